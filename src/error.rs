@@ -4,7 +4,10 @@
 //! do, the individual faults ([`ErrorDetail`]), and the cause, which is only logged.
 
 use std::borrow::Cow;
+use std::error::Error as StdError;
 use std::fmt;
+use std::io;
+use std::path::Path;
 
 use serde::Serialize;
 
@@ -123,6 +126,12 @@ impl Code {
         }
     }
 
+    /// True if the operation itself decided the error, by what is stored: not the checks before it, and not the state
+    /// of the server.
+    pub(crate) fn is_decided_by_operation(self) -> bool {
+        matches!(self, Code::NotFound | Code::AlreadyExists | Code::Conflict | Code::BatchFailed)
+    }
+
     /// True if the cause is the server and not the request.
     pub(crate) fn is_server_error(self) -> bool {
         matches!(self.class(), CodeClass::Bug | CodeClass::Unavailable)
@@ -166,7 +175,7 @@ pub struct Error {
     pub(crate) message: Cow<'static, str>,
     /// The individual faults of the request.
     pub(crate) details: Vec<ErrorDetail>,
-    /// The internal cause, which is logged and never shown to a client.
+    /// The internal cause with all its own causes, which is logged and never shown to a client.
     pub(crate) cause: Option<String>,
     /// Whole seconds after which a retry can succeed (`Retry-After`).
     pub(crate) retry_after: Option<u64>,
@@ -210,9 +219,14 @@ impl Error {
     }
 
     /// `INTERNAL`. The cause is logged and not shown to the client.
-    pub(crate) fn internal(cause: impl fmt::Display) -> Self {
+    pub(crate) fn internal(cause: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         let message = "An internal error occurred. The server log has the cause under this request id.";
-        Self { cause: Some(cause.to_string()), ..Self::new(Code::Internal, message) }
+        Self { cause: Some(text_with_sources(&*cause.into())), ..Self::new(Code::Internal, message) }
+    }
+
+    /// `INTERNAL`: the file system refused something at this path, which the cause names.
+    pub(crate) fn at_path(path: &Path, error: io::Error) -> Self {
+        Self::internal(format!("{}: {}", path.display(), text_with_sources(&error)))
     }
 
     /// `STORAGE_FULL`: the disk is full, or the database has reached its size limit.
@@ -245,7 +259,22 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+// No `source`: `Display` has the cause with its sources.
+impl StdError for Error {}
+
+/// The text of an error and of its sources. Some libraries leave their sources out of the text, others repeat them.
+pub(crate) fn text_with_sources(error: &dyn StdError) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let source_text = error.to_string();
+        if !text.contains(&source_text) {
+            text = format!("{text}: {source_text}");
+        }
+        source = error.source();
+    }
+    text
+}
 
 #[cfg(test)]
 mod tests {
@@ -265,6 +294,24 @@ mod tests {
                 _ => CodeClass::Request,
             };
             assert_eq!(code.class(), expected, "{code:?}");
+            // The documentation of Idempotency-Key names the statuses.
+            assert_eq!(code.is_decided_by_operation(), matches!(code.status(), 404 | 409), "{code:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn the_cause_of_an_error_has_the_texts_of_all_its_sources() {
+        let unused_port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let refused = client.get(format!("http://127.0.0.1:{unused_port}")).send().await.unwrap_err();
+        let own_text = refused.to_string();
+        let cause = Error::internal(refused).cause.unwrap();
+        assert!(!own_text.contains("Connection refused"), "{own_text}");
+        assert!(cause.starts_with(&own_text) && cause.contains("Connection refused"), "{cause}");
+        // The text of this error has that of its source.
+        let repeating = tempfile::NamedTempFile::new().unwrap().persist("/missing/file").unwrap_err();
+        let text = repeating.to_string();
+        assert!(repeating.source().is_some());
+        assert_eq!(Error::internal(repeating).cause.unwrap(), text);
     }
 }

@@ -2,8 +2,9 @@
 //! key or address, error code and minute. The audit event is written after its minute has ended.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::domain::action::Action;
 use crate::domain::audit::Event;
@@ -54,10 +55,6 @@ impl UnwrittenEvents {
 }
 
 impl AggregatedEvents {
-    fn lock(&self) -> MutexGuard<'_, UnwrittenEvents> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Adds an event. If an event with the same key exists, only its count is increased; its other fields
     /// stay those of the first event. Events for which there is no room are counted in one overflow event per
     /// minute.
@@ -66,7 +63,7 @@ impl AggregatedEvents {
         let code = event.code.as_deref().unwrap_or_default().to_owned();
         let action = event.action.clone();
         let key = AggregatedEventKey { minute, subject: subject.to_owned(), code, action };
-        let mut unwritten = self.lock();
+        let mut unwritten = self.0.lock();
         if let Some(aggregated) = unwritten.rows.get_mut(&key) {
             aggregated.count += event.count;
             return;
@@ -101,7 +98,7 @@ impl AggregatedEvents {
         // The next minute may have begun since `now` was read.
         let next = current + MINUTE;
         let has_ended = |minute: Timestamp| minute != current && minute != next;
-        let mut unwritten = self.lock();
+        let mut unwritten = self.0.lock();
         let extracted = unwritten.rows.extract_if(|key, _| all || has_ended(key.minute));
         let mut ending: Vec<_> = extracted.map(|(_, event)| event).collect();
         ending.sort_by(|a, b| a.id.cmp(&b.id));
@@ -113,7 +110,7 @@ impl AggregatedEvents {
 
     /// Puts back aggregated events that could not be written to the database.
     pub(crate) fn put_back(&self, events: Vec<Event>) {
-        let mut unwritten = self.lock();
+        let mut unwritten = self.0.lock();
         events.into_iter().rev().for_each(|event| unwritten.ended.push_front(event));
     }
 }

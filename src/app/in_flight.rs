@@ -1,7 +1,9 @@
 //! The requests with an `Idempotency-Key` that are being processed: at most one for each key of a caller.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::error::{Code, Error, Result};
 
@@ -16,7 +18,7 @@ pub struct InFlight(Mutex<HashSet<[u8; 32]>>);
 impl InFlight {
     /// True if no request with an Idempotency-Key is running.
     pub fn is_empty(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        self.0.lock().is_empty()
     }
 
     /// Marks a request as running until the guard is dropped.
@@ -24,7 +26,7 @@ impl InFlight {
     /// # Errors
     /// `CONFLICT` while another request with this id is running; `UNAVAILABLE` when too many are running.
     pub(crate) fn claim(self: &Arc<Self>, id: [u8; 32]) -> Result<InFlightGuard> {
-        let mut ids = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut ids = self.0.lock();
         if ids.contains(&id) {
             let message = "A request with this Idempotency-Key is still running. Try again in a moment.";
             return Err(Error::new(Code::Conflict, message));
@@ -46,6 +48,6 @@ pub(crate) struct InFlightGuard {
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.requests.0.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+        self.requests.0.lock().remove(&self.id);
     }
 }

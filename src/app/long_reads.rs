@@ -1,7 +1,9 @@
 //! The limit of audit exports and chain verifications: one at a time for each key, and [`MAX_RUNNING`] in all.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::domain::access::Caller;
 use crate::error::{Code, Error, Result};
@@ -21,7 +23,7 @@ impl LongReads {
     /// `RATE_LIMITED` if the key already has one, or too many are running.
     pub(crate) fn start(self: &Arc<Self>, caller: &Caller) -> Result<LongReadGuard> {
         let Some(key) = caller.key() else { return Ok(LongReadGuard(None)) };
-        let mut running = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut running = self.0.lock();
         let message = if running.contains(&key.id) {
             "An audit export or chain verification of this key is still running; try again when it has ended."
         } else if running.len() >= MAX_RUNNING {
@@ -40,7 +42,7 @@ pub(crate) struct LongReadGuard(Option<(Arc<LongReads>, String)>);
 impl Drop for LongReadGuard {
     fn drop(&mut self) {
         if let Some((running, key_id)) = &self.0 {
-            running.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key_id);
+            running.0.lock().remove(key_id);
         }
     }
 }

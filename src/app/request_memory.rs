@@ -4,8 +4,10 @@
 //! organization gets a quarter at most, which leaves room for the others.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::config::HttpConfig;
 use crate::error::{Error, Result};
@@ -50,11 +52,7 @@ impl RequestMemory {
 
     /// Number of bytes that are reserved now.
     pub fn reserved_bytes(&self) -> usize {
-        self.lock().total
-    }
-
-    fn lock(&self) -> MutexGuard<'_, ReservedBytes> {
-        self.reserved.lock().unwrap_or_else(PoisonError::into_inner)
+        self.reserved.lock().total
     }
 }
 
@@ -81,7 +79,7 @@ impl MemoryReservation {
             return Ok(());
         }
         let max_bytes = self.memory.max_bytes;
-        let mut reserved = self.memory.lock();
+        let mut reserved = self.memory.reserved.lock();
         if reserved.total.saturating_add(bytes) > max_bytes {
             let message = "The requests in progress take all memory set aside for them; nothing was changed. Try again.";
             return Err(Error::unavailable(message, RETRY_AFTER_SECONDS));
@@ -107,7 +105,7 @@ impl Drop for MemoryReservation {
         if bytes == 0 {
             return;
         }
-        let mut reserved = self.memory.lock();
+        let mut reserved = self.memory.reserved.lock();
         reserved.total -= bytes;
         if let Some(id) = &self.organization_id
             && let Some(of_organization) = reserved.by_organization.get_mut(id)
@@ -146,7 +144,7 @@ mod tests {
         assert!(first.grow(1).is_err());
         drop((first, others));
         assert_eq!(memory.reserved_bytes(), 0);
-        assert!(memory.lock().by_organization.is_empty());
+        assert!(memory.reserved.lock().by_organization.is_empty());
     }
 
     #[test]
@@ -160,7 +158,7 @@ mod tests {
                     for size in 0..5000 {
                         let Ok(reservation) = memory.reserve(organization_id, size % 300) else { continue };
                         let _ = reservation.grow(size % 7);
-                        let reserved = memory.lock();
+                        let reserved = memory.reserved.lock();
                         assert!(reserved.total <= 1000);
                         assert!(reserved.by_organization.get("org_a").is_none_or(|bytes| *bytes <= 250));
                     }

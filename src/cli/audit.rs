@@ -70,7 +70,7 @@ fn format_verification(result: &Verification) -> String {
 
 /// Verifies an exported NDJSON file, or standard input if it is named `-`. A line that isn't an audit event counts as a break of the chain.
 fn verify_exported_file(file: &Path, anchor: Option<ChainAnchor>, complete: bool) -> Result<Verification> {
-    let unreadable = |error| Error::internal(format!("{}: {error}", file.display()));
+    let unreadable = |error| Error::at_path(file, error);
     let input: Box<dyn BufRead> = match file == Path::new("-") {
         true => Box::new(std::io::stdin().lock()),
         false => Box::new(BufReader::new(File::open(file).map_err(unreadable)?)),

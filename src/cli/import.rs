@@ -96,8 +96,7 @@ fn open_source(args: &Import) -> Result<ImportSource<'static>> {
     let input: Box<dyn BufRead> = if is_standard_input {
         Box::new(std::io::stdin().lock())
     } else {
-        let file = File::open(path);
-        let file = file.map_err(|error| Error::internal(format!("{}: {error}", path.display())))?;
+        let file = File::open(path).map_err(|error| Error::at_path(path, error))?;
         Box::new(BufReader::with_capacity(1 << 16, file))
     };
     match format {

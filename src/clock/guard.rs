@@ -6,8 +6,9 @@
 //! an hour, or is accepted by the operator.
 
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::domain::time::Timestamp;
 
@@ -100,10 +101,6 @@ impl ClockGuard {
         Self { settled_offset: AtomicI64::new(first.offset()), state: Mutex::new(state) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, GuardState> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// The settled time at a monotonic time.
     pub(super) fn settled_time_at(&self, monotonic: Duration) -> Timestamp {
         let offset = self.settled_offset.load(Ordering::Relaxed);
@@ -113,7 +110,7 @@ impl ClockGuard {
     /// Continues from a stored settled time; without one, trusts the wall clock.
     pub(super) fn resume(&self, stored: Option<Timestamp>, reading: Reading) {
         let stored = Reading { wall: stored.unwrap_or(reading.wall), ..reading };
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         *state = GuardState { unsettled: None, checked_at: reading.monotonic, changes: Vec::new() };
         self.settled_offset.store(stored.offset(), Ordering::Relaxed);
         drop(state);
@@ -122,7 +119,7 @@ impl ClockGuard {
 
     /// Compares the wall clock with the settled time. Returns true if the clock is settled.
     pub(super) fn check(&self, reading: Reading) -> bool {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let settled_time = self.settled_time_at(reading.monotonic);
         let ahead = reading.wall.as_millis().saturating_sub(settled_time.as_millis());
         let fits = (-MAX_BEHIND_MILLIS..=MAX_AHEAD_MILLIS).contains(&ahead);
@@ -160,7 +157,7 @@ impl ClockGuard {
 
     /// Makes the wall-clock time the settled time.
     pub(super) fn accept(&self, reading: Reading) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         let settled_time = self.settled_time_at(reading.monotonic);
         if state.unsettled.take().is_some() {
             let kind = ClockChangeKind::Accepted;
@@ -171,11 +168,11 @@ impl ClockGuard {
     }
 
     pub(super) fn take_changes(&self) -> Vec<ClockChange> {
-        std::mem::take(&mut self.lock().changes)
+        std::mem::take(&mut self.state.lock().changes)
     }
 
     pub(super) fn put_back_changes(&self, mut changes: Vec<ClockChange>) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         changes.append(&mut state.changes);
         changes.truncate(MAX_UNREPORTED_CHANGES);
         state.changes = changes;

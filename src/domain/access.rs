@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::api_key::{ApiKey, Credential, Status};
-use super::audit::Actor;
+use super::audit::{Actor, ActorKind};
 use super::cidr;
 use super::scope;
 use super::time::Timestamp;
@@ -84,9 +84,9 @@ impl Caller {
 impl From<&Caller> for Actor {
     fn from(caller: &Caller) -> Self {
         let kind = match caller {
-            Caller::Key(_) => "api_key",
-            Caller::Operator => "cli",
-            Caller::System => "system",
+            Caller::Key(_) => ActorKind::ApiKey,
+            Caller::Operator => ActorKind::Cli,
+            Caller::System => ActorKind::System,
         };
         Self {
             kind: kind.into(),

@@ -5,7 +5,7 @@ use ipnet::IpNet;
 
 use super::access::{self, Caller};
 use super::action::Action;
-use super::api_key::{ApiKey, Credential, Status};
+use super::api_key::{ApiKey, Credential, SettableStatus, Status};
 use super::cidr;
 use super::fields::Faults;
 use super::json::Json;
@@ -51,8 +51,9 @@ impl AccessChange {
     /// isn't validated: what isn't valid is ignored.
     pub(crate) fn from_request(action: Action, params: &[String], body: Option<&Json>) -> Option<Self> {
         use AccessChangeKind as Kind;
+        use organization::Status as AccountStatus;
         let id = params.last()?.clone();
-        let status = || text(member(body?, "status")?);
+        let status = || text(member(body?, "status")?)?.parse::<AccountStatus>().ok();
         let kind = match action {
             Action::RevokeApiKey => Kind::RevokeKey,
             Action::ExpirePreviousSecret => Kind::ExpirePreviousSecret,
@@ -61,10 +62,14 @@ impl AccessChange {
             Action::DeleteOrganization => Kind::DeleteOrganization,
             Action::DeleteUser => Kind::DeleteUser,
             Action::DeleteMembership => Kind::EndMembership(params.first()?.clone()),
-            Action::UpdateOrganization if status() == Some("suspended") => Kind::SuspendOrganization,
-            Action::UpdateOrganization if status() == Some("active") => Kind::ActivateOrganization,
-            Action::UpdateUser if status() == Some("suspended") => Kind::SuspendUser,
-            Action::UpdateUser if status() == Some("active") => Kind::ActivateUser,
+            Action::UpdateOrganization if status() == Some(AccountStatus::Suspended) => {
+                Kind::SuspendOrganization
+            }
+            Action::UpdateOrganization if status() == Some(AccountStatus::Active) => {
+                Kind::ActivateOrganization
+            }
+            Action::UpdateUser if status() == Some(AccountStatus::Suspended) => Kind::SuspendUser,
+            Action::UpdateUser if status() == Some(AccountStatus::Active) => Kind::ActivateUser,
             _ => return None,
         };
         Some(Self { id, kind })
@@ -168,13 +173,9 @@ impl KeyAccessUpdate {
             Json::Array(items) => items.iter().map(|item| text(item).map(str::to_owned)).collect(),
             _ => None,
         };
-        let status = match member(body, "status").and_then(text) {
-            Some("disabled") => Some(Status::Disabled),
-            Some("active") => Some(Status::Active),
-            _ => None,
-        };
+        let status = member(body, "status").and_then(text).and_then(|status| status.parse().ok());
         let update = Self {
-            status,
+            status: status.map(|status: SettableStatus| status.into()),
             scopes: member(body, "scopes").and_then(strings),
             allowed_ips: member(body, "allowed_ips")
                 .and_then(|json| cidr::parse_allowlist(json, &mut Faults::default())),

@@ -236,6 +236,11 @@ impl Action {
         }
     }
 
+    /// The rate limits that apply to a request for the action.
+    pub(crate) fn limit_class(self) -> LimitClass {
+        if self == Action::RunBatch { LimitClass::Batch } else { LimitClass::Admin }
+    }
+
     /// True if the action refuses the previous secret of a rotated key: it deletes something, or it changes who
     /// has access or the limits of that access. A new action that changes something refuses it by default.
     pub(crate) fn requires_current_secret(self) -> bool {
@@ -271,8 +276,17 @@ impl Access {
     }
 }
 
+/// Which rate limits apply to a request of the Admin API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LimitClass {
+    /// Any request other than a batch.
+    Admin,
+    /// A batch counts as one request, regardless of the number of its operations.
+    Batch,
+}
+
 /// The kind of resource that an action affects.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
 #[strum(serialize_all = "snake_case")]
 pub(crate) enum TargetKind {
     Organization,
@@ -282,14 +296,9 @@ pub(crate) enum TargetKind {
     Scope,
     Config,
     AuditLog,
+    AuditEvent,
     Database,
     Clock,
-}
-
-impl TargetKind {
-    pub(crate) fn name(self) -> &'static str {
-        self.into()
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::IntoParams;
 
-use super::action::{Access, Action};
+use super::action::{Access, Action, TargetKind};
 use super::page::Query;
 use super::redaction::{Redactor, truncate_text};
 use super::stored_name::StoredName;
@@ -34,7 +34,7 @@ pub struct Actor {
     /// Kind of actor: `api_key`, `cli`, `system` or `anonymous`.
     #[serde(rename = "type")]
     #[schema(value_type = String, example = "api_key")]
-    pub(crate) kind: Cow<'static, str>,
+    pub(crate) kind: StoredName<ActorKind>,
     /// Id of the key that performed the action.
     #[schema(required)]
     pub(crate) id: Option<String>,
@@ -46,10 +46,23 @@ pub struct Actor {
     pub(crate) user_id: Option<String>,
 }
 
+/// The kind of an actor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::EnumString, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+pub(crate) enum ActorKind {
+    ApiKey,
+    /// A person at the command line.
+    Cli,
+    /// The server itself.
+    System,
+    /// A client without a valid key.
+    Anonymous,
+}
+
 impl Actor {
     /// The actor for a client without a valid key.
     pub fn anonymous() -> Self {
-        Self { kind: "anonymous".into(), id: None, name: None, user_id: None }
+        Self { kind: ActorKind::Anonymous.into(), id: None, name: None, user_id: None }
     }
 }
 
@@ -57,11 +70,11 @@ impl Actor {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = AuditTarget)]
 pub struct Target {
-    /// Kind of resource: `organization`, `user`, `membership`, `api_key`, `scope`, `config`, `audit_log` or
-    /// `database`.
+    /// Kind of resource: `organization`, `user`, `membership`, `api_key`, `scope`, `config`, `audit_log`,
+    /// `audit_event`, `database` or `clock`.
     #[serde(rename = "type")]
     #[schema(value_type = String, example = "organization")]
-    pub(crate) kind: Cow<'static, str>,
+    pub(crate) kind: StoredName<TargetKind>,
     /// The resource's id.
     #[schema(required)]
     pub(crate) id: Option<String>,
@@ -246,7 +259,7 @@ impl AuditEntry {
     /// Creates the audit entry for an operation on one resource.
     pub(crate) fn for_resource(
         organization_id: Option<&str>,
-        kind: &'static str,
+        kind: TargetKind,
         id: &str,
         name: &str,
     ) -> Self {

@@ -11,6 +11,22 @@ use super::time::Timestamp;
 /// A database row or an import record: values by column or field name.
 pub(crate) type Row = Map<String, Value>;
 
+/// A table of better-auth from which an import reads, in the order of reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "lowercase")]
+pub(crate) enum Table {
+    Organization,
+    User,
+    Member,
+    ApiKey,
+}
+
+impl Table {
+    pub(crate) fn name(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// The columns, of all tables, that the functions of this module read.
 pub(crate) const IMPORTED_COLUMNS: &[&str] = &[
     "id",

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use super::action::Action;
-use super::audit::{ChainHash, DOMAIN_TAG, Event, GENESIS_HASH, Outcome, Verification};
+use super::audit::{ActorKind, ChainHash, DOMAIN_TAG, Event, GENESIS_HASH, Outcome, Verification};
 use super::id;
 use super::sha256::sha256_of_parts;
 use super::time::Timestamp;
@@ -120,7 +120,7 @@ impl ChainAnchor {
     /// events.
     pub(crate) fn from_pruning_event(event: &Event) -> Option<Self> {
         let is_pruning = event.action == Action::PruneAuditLog
-            && event.actor.kind == "system"
+            && event.actor.kind == ActorKind::System
             && event.outcome == Outcome::Success;
         let change =
             event.changes.iter().find(|change| is_pruning && change.field == Self::CHECKPOINT_FIELD)?;

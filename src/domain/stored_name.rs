@@ -52,6 +52,7 @@ impl<'de, T: FromStr> Deserialize<'de> for StoredName<T> {
 mod tests {
     use super::*;
     use crate::domain::action::Action;
+    use crate::domain::audit::Event;
 
     #[test]
     fn a_name_is_written_as_it_was_read() {
@@ -61,5 +62,18 @@ mod tests {
         for json in [r#""api_key.create""#, unknown, r#""""#] {
             assert_eq!(serde_json::to_string(&read(json)).unwrap(), json);
         }
+    }
+
+    #[test]
+    fn an_event_of_another_version_is_written_as_it_was_read() {
+        let json = concat!(
+            r#"{"id":"evt_1","seq":1,"occurred_at":"2026-11-23T07:08:09.000Z","organization_id":null,"#,
+            r#""actor":{"type":"robot","id":null,"name":null,"user_id":null},"action":"robot.start","#,
+            r#""access":"execute","target":{"type":"robot","id":"1","name":null},"outcome":"unclear","#,
+            r#""code":null,"count":1,"changes":[],"context":{"request_id":null,"method":null,"path":null,"#,
+            r#""status":null,"ip":null,"user_agent":null,"batch_id":null}}"#,
+        );
+        let event: Event = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&event).unwrap(), json);
     }
 }

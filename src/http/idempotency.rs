@@ -123,8 +123,8 @@ async fn answer<P: Send + 'static>(
         Ok(IdempotentOutcome::Applied(answer)) => Ok(answer.into()),
         Ok(IdempotentOutcome::Replayed(answer)) => Ok(Reply::replayed(answer)),
         Ok(IdempotentOutcome::Refused(error)) => Err(error),
-        // Errors that the operation itself decides (404, 409) are stored and replayed like a success.
-        Err(error) if matches!(error.code.status(), 404 | 409) => {
+        // Stored and replayed like a success.
+        Err(error) if error.code.is_decided_by_operation() => {
             let answer = Answer::from_error(&error);
             idempotency::record_and_store_refusal(app, ctx, &idempotent, &error, answer.clone()).await?;
             Ok(answer.into())

@@ -89,9 +89,20 @@ pub(crate) struct ActiveToken {
 pub(crate) struct OauthError {
     /// The error code, for programs.
     #[schema(value_type = String, example = "invalid_client")]
-    error: &'static str,
+    error: OauthErrorCode,
     /// What is wrong and what to do, for people.
     error_description: String,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum OauthErrorCode {
+    InvalidRequest,
+    InvalidClient,
+    InvalidToken,
+    InsufficientScope,
+    TemporarilyUnavailable,
+    ServerError,
 }
 
 /// Introspect a token
@@ -217,25 +228,28 @@ fn write_oauth_error(request: &DataPlaneRequest<'_>, error: &Error) -> Response 
     request.log_server_error(error);
     let headers = &request.head.headers;
     let basic = auth::uses_basic_auth(headers);
-    let name = match error.code {
-        Code::InvalidApiKey if headers.contains_key(AUTHORIZATION) && !basic => "invalid_token",
-        Code::Unauthenticated | Code::InvalidApiKey => "invalid_client",
-        Code::InsufficientScope | Code::IpNotAllowed => "insufficient_scope",
-        Code::RateLimited | Code::Unavailable => "temporarily_unavailable",
-        code if code.is_server_error() => "server_error",
-        _ => "invalid_request",
+    let code = match error.code {
+        Code::InvalidApiKey if headers.contains_key(AUTHORIZATION) && !basic => OauthErrorCode::InvalidToken,
+        Code::Unauthenticated | Code::InvalidApiKey => OauthErrorCode::InvalidClient,
+        Code::InsufficientScope | Code::IpNotAllowed => OauthErrorCode::InsufficientScope,
+        Code::RateLimited | Code::Unavailable => OauthErrorCode::TemporarilyUnavailable,
+        code if code.is_server_error() => OauthErrorCode::ServerError,
+        _ => OauthErrorCode::InvalidRequest,
+    };
+    let challenge = match code {
+        OauthErrorCode::InvalidToken => Some(reply::INVALID_TOKEN),
+        OauthErrorCode::InvalidClient if basic => Some(HeaderValue::from_static("Basic realm=\"tollhouse\"")),
+        OauthErrorCode::InvalidClient => Some(HeaderValue::from_static("Bearer")),
+        OauthErrorCode::InsufficientScope => {
+            Some(reply::insufficient_scope_challenge(error.missing_scope.as_deref()))
+        }
+        _ => None,
     };
     let status = StatusCode::from_u16(error.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response =
-        write_json(status, &OauthError { error: name, error_description: error.message.to_string() });
+        write_json(status, &OauthError { error: code, error_description: error.message.to_string() });
     let headers = response.headers_mut();
-    if status == StatusCode::UNAUTHORIZED {
-        let challenge = if basic { "Basic realm=\"tollhouse\"" } else { "Bearer" };
-        let challenge = if name == "invalid_token" { "Bearer error=\"invalid_token\"" } else { challenge };
-        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static(challenge));
-    }
-    if name == "insufficient_scope" {
-        let challenge = reply::insufficient_scope_challenge(error.missing_scope.as_deref());
+    if let Some(challenge) = challenge {
         headers.insert(WWW_AUTHENTICATE, challenge);
     }
     if let Some(seconds) = error.retry_after {

@@ -20,7 +20,7 @@ use warp::reply::Response;
 use super::auth;
 use super::call::{self, BodyLimits, Call};
 use super::conn::request_head::RequestHead;
-use super::rate_limits::{self, RateLimitClass};
+use super::rate_limits;
 use super::reply::{self, Reply};
 use super::request_id::{add_request_id, received_or_new_request_id};
 use super::request_log::{RequestLog, log_unmatched};
@@ -30,7 +30,7 @@ use super::{address, batch, idempotency};
 use crate::app::App;
 use crate::app::request_memory::MemoryReservation;
 use crate::domain::access::{self, Caller};
-use crate::domain::action::{Access, Action};
+use crate::domain::action::Access;
 use crate::domain::audit::EventContext;
 use crate::domain::fields::Json;
 use crate::domain::redaction::Redactor;
@@ -263,11 +263,12 @@ impl RequestPipeline {
         self.ctx = Some(ctx.clone());
         let current = app.settings.get().await?;
         let limits = &current.settings.rate_limits;
+        let class = route.action.limit_class();
         if let Err(error) = access::ensure_address_allowed(&credential.key, self.request.client_ip) {
-            self.rate_limit = rate_limits::status(&app, limits, self.rate_limit_class(), &caller);
+            self.rate_limit = rate_limits::status(&app, limits, class, &caller);
             return Err(error);
         }
-        let (rate_limit, allowed) = rate_limits::charge(&app, limits, self.rate_limit_class(), &caller);
+        let (rate_limit, allowed) = rate_limits::charge(&app, limits, class, &caller);
         self.rate_limit = rate_limit;
         allowed?;
         ctx.authorize(&caller)?;
@@ -285,15 +286,11 @@ impl RequestPipeline {
     /// The condition of a change, from `If-Match`; several lines of the header are one list. `None` for reads,
     /// which ignore the header.
     fn if_match(&self) -> Result<Option<String>> {
-        if self.route.method == "GET" {
+        if self.route.action.access() == Access::Read {
             return Ok(None);
         }
         let lines = call::readable_header_lines(&self.request.head.headers, &IF_MATCH)?;
         Ok((!lines.is_empty()).then(|| lines.join(",")))
-    }
-
-    fn rate_limit_class(&self) -> RateLimitClass {
-        if self.route.action == Action::RunBatch { RateLimitClass::Batch } else { RateLimitClass::Admin }
     }
 
     /// Reads the request body; returns its bytes and the parsed JSON. Their memory is reserved until the response
@@ -389,7 +386,7 @@ impl RequestPipeline {
         };
         add_request_id(&mut response, id);
         if let Some(rate_limit) = &self.rate_limit {
-            let limits = self.rate_limit_class().policies(rate_limit);
+            let limits = rate_limits::policies(self.route.action.limit_class(), rate_limit);
             rate_limits::add_headers(response.headers_mut(), &limits, now);
         }
         self.log_request(response.status().as_u16(), code, cause.as_deref());

@@ -7,6 +7,7 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::app::App;
 use crate::domain::access::Caller;
+use crate::domain::action::LimitClass;
 use crate::domain::settings::RateLimits;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
@@ -16,33 +17,14 @@ use crate::verify::call_buckets::{CallBuckets, CallDecision, CallLimits};
 /// The window of all limits of the Admin API.
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
-/// Determines which rate limit applies to a control-plane call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RateLimitClass {
-    /// Any call of the control plane other than a batch.
-    Admin,
-    /// A batch counts as one call, regardless of the number of its operations.
-    Batch,
-}
-
-impl RateLimitClass {
-    /// The decisions of a call with the names of their policies in the `RateLimit` headers, that of the key
-    /// first.
-    pub(crate) fn policies(self, decision: &CallDecision) -> Vec<(&'static str, RateLimitDecision)> {
-        let (of_key, of_organization) = match self {
-            RateLimitClass::Admin => ("admin", "admin-organization"),
-            RateLimitClass::Batch => ("batch", "batch-organization"),
-        };
-        let organization = decision.organization.map(|organization| (of_organization, organization));
-        [(of_key, decision.key)].into_iter().chain(organization).collect()
-    }
-
-    fn buckets_and_tokens<'a>(self, app: &'a App, limits: &RateLimits) -> (&'a CallBuckets, u32) {
-        match self {
-            RateLimitClass::Admin => (&app.rate_limiters.admin, limits.admin_per_minute),
-            RateLimitClass::Batch => (&app.rate_limiters.batch, limits.batch_per_minute),
-        }
-    }
+/// The decisions of a call with the names of their policies in the `RateLimit` headers, that of the key first.
+pub(crate) fn policies(class: LimitClass, decision: &CallDecision) -> Vec<(&'static str, RateLimitDecision)> {
+    let (of_key, of_organization) = match class {
+        LimitClass::Admin => ("admin", "admin-organization"),
+        LimitClass::Batch => ("batch", "batch-organization"),
+    };
+    let organization = decision.organization.map(|organization| (of_organization, organization));
+    [(of_key, decision.key)].into_iter().chain(organization).collect()
 }
 
 /// Takes one token from the bucket of the caller's key and one from that of its organization, or none if
@@ -50,7 +32,7 @@ impl RateLimitClass {
 pub(crate) fn charge(
     app: &App,
     limits: &RateLimits,
-    class: RateLimitClass,
+    class: LimitClass,
     caller: &Caller,
 ) -> (Option<CallDecision>, Result<()>) {
     let Some((buckets, call)) = limits_of_call(app, limits, class, caller) else {
@@ -64,7 +46,7 @@ pub(crate) fn charge(
 pub(crate) fn status(
     app: &App,
     limits: &RateLimits,
-    class: RateLimitClass,
+    class: LimitClass,
     caller: &Caller,
 ) -> Option<CallDecision> {
     let (buckets, call) = limits_of_call(app, limits, class, caller)?;
@@ -74,10 +56,13 @@ pub(crate) fn status(
 fn limits_of_call<'a>(
     app: &'a App,
     limits: &RateLimits,
-    class: RateLimitClass,
+    class: LimitClass,
     caller: &'a Caller,
 ) -> Option<(&'a CallBuckets, CallLimits<'a>)> {
-    let (buckets, per_key) = class.buckets_and_tokens(app, limits);
+    let (buckets, per_key) = match class {
+        LimitClass::Admin => (&app.rate_limiters.admin, limits.admin_per_minute),
+        LimitClass::Batch => (&app.rate_limiters.batch, limits.batch_per_minute),
+    };
     let key = caller.key().filter(|_| per_key > 0)?;
     let per_minute = |tokens| BucketLimit { tokens, window: MINUTE };
     let organization_limit = limits.organization_limit(per_key).map(per_minute);

@@ -36,7 +36,11 @@ impl RequestLog<'_> {
     /// Logs a response, and the cause of a server error.
     pub(super) fn write(&self, status: u16, code: Option<Code>, cause: Option<&str>) {
         let Self { app, head, redactor, route, request_id, .. } = self;
-        let code = code.map_or(ABSENT, |code| code.name());
+        // Anyone can repeat requests without a valid key, and the owner of a key can repeat requests over the
+        // rate limit, so these requests must not fill the log.
+        let is_repeatable = self.key_id.is_none() || code == Some(Code::RateLimited);
+        let is_server_error = code.is_some_and(Code::is_server_error);
+        let code = code.map_or(ABSENT, Code::name);
         if let Some(cause) = cause.map(|cause| redactor.redact(cause)) {
             let cause = &*cause;
             tracing::error!(request_id, cause, "request failed");
@@ -54,11 +58,8 @@ impl RequestLog<'_> {
             );
             return;
         }
-        // Anyone can repeat requests without a valid key, and the owner of a key can repeat requests over the
-        // rate limit, so these requests must not fill the log.
-        let is_repeatable = self.key_id.is_none() || code == Code::RateLimited.name();
         if is_repeatable
-            && status < 500
+            && !is_server_error
             && !app.traffic.repeated_requests.count_request(app.clock.now(), code)
         {
             return;

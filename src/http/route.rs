@@ -131,7 +131,7 @@ impl Route {
     pub(super) fn audit_target(&self, params: &[String], redactor: &Redactor) -> Option<Target> {
         let kind = self.action.target_kind()?;
         params.last().map(|id| Target {
-            kind: kind.name().into(),
+            kind: kind.into(),
             id: Some(redactor.for_stored_values().recorded_text(id)),
             name: None,
         })

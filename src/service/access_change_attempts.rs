@@ -1,8 +1,10 @@
 //! The changes of access that a request attempts. If one can't be stored, [`access_blocks`](super::access_blocks) takes the
 //! access away in memory.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::domain::access::Caller;
 use crate::domain::access_change::AccessChange;
@@ -59,7 +61,7 @@ impl AccessChangeAttempts {
     /// Adds the attempt of this operation.
     pub(super) fn add(&mut self, attempt: Attempt) {
         let attempt = Arc::new(attempt);
-        self.of_request.lock().unwrap_or_else(PoisonError::into_inner).push(attempt.clone());
+        self.of_request.lock().push(attempt.clone());
         self.own = Some(attempt);
     }
 
@@ -95,7 +97,7 @@ impl AccessChangeAttempts {
 
     /// Takes the attempts to take access away that were not refused.
     pub(super) fn take_withdrawals(&self) -> Vec<Arc<Attempt>> {
-        let mut attempts = self.of_request.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut attempts = self.of_request.lock();
         let is_pending = |attempt: &Arc<Attempt>| {
             !attempt.is_refused.load(Ordering::Relaxed) && attempt.change.takes_access_away()
         };

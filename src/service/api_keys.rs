@@ -11,6 +11,7 @@ use super::operation::{Answer, Operation};
 use super::{ListPage, RequestContext, etag, read_audited, scopes, settings};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
+use crate::domain::action::TargetKind;
 use crate::domain::api_key::{
     ApiKey, ApiKeyFilter, ApiKeyPatch, NewApiKey, Revocation, Rotation, SecretHash, Status,
 };
@@ -418,7 +419,7 @@ pub(super) fn get_visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<ApiK
 }
 
 pub(super) fn audit_entry(key: &ApiKey) -> AuditEntry {
-    AuditEntry::for_resource(key.organization_id.as_deref(), "api_key", &key.id, &key.name)
+    AuditEntry::for_resource(key.organization_id.as_deref(), TargetKind::ApiKey, &key.id, &key.name)
 }
 
 fn field_error(pointer: &str, code: &'static str, message: &str) -> Error {

@@ -11,7 +11,7 @@ use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::config::DatabaseConfig;
 use crate::domain::access::Caller;
-use crate::domain::action::Action;
+use crate::domain::action::{Action, TargetKind};
 use crate::domain::audit::{AuditEntry, Change};
 use crate::error::{Code, Error, Result};
 use crate::store;
@@ -75,8 +75,8 @@ pub(crate) async fn record(app: &App, report: &BackupReport) -> Result<()> {
     let ctx = RequestContext::internal(app, Caller::Operator, Action::BackUpDatabase)?;
     let name = report.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let head = Change { field: "audit_head".into(), from: Value::Null, to: json!(report.audit_head) };
-    let entry =
-        AuditEntry::for_resource(None, "database", DatabaseConfig::FILE_NAME, &name).with_changes(vec![head]);
+    let entry = AuditEntry::for_resource(None, TargetKind::Database, DatabaseConfig::FILE_NAME, &name)
+        .with_changes(vec![head]);
     let now = ctx.now;
     mutate(app, &ctx, 200, move |tx, _| {
         store::backup::set_last_backup_at(tx, now)?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::app::App;
 use crate::clock::{ClockChange, ClockChangeKind};
 use crate::domain::access::Caller;
-use crate::domain::action::Action;
+use crate::domain::action::{Action, TargetKind};
 use crate::domain::audit::{AuditEntry, Change};
 use crate::domain::time::Timestamp;
 use crate::error::Result;
@@ -139,7 +139,7 @@ async fn record_change(app: &App, change: ClockChange) -> Result<()> {
 fn time_entry(settled_time: Timestamp, time: Timestamp) -> AuditEntry {
     let from = settled_time.to_string().into();
     let change = Change { field: "time".to_owned(), from, to: time.to_string().into() };
-    AuditEntry::for_resource(None, "clock", "clock", "clock").with_changes(vec![change])
+    AuditEntry::for_resource(None, TargetKind::Clock, "clock", "clock").with_changes(vec![change])
 }
 
 fn log_change(change: ClockChange) {

@@ -11,7 +11,7 @@ use super::{RequestContext, mutate};
 use crate::app::App;
 use crate::config::DatabaseConfig;
 use crate::domain::access::Caller;
-use crate::domain::action::Action;
+use crate::domain::action::{Action, TargetKind};
 use crate::domain::audit::AuditEntry;
 use crate::domain::export::ExportLine;
 use crate::domain::time::Timestamp;
@@ -37,7 +37,7 @@ pub(crate) async fn run(
     let ctx = RequestContext::internal(app, Caller::Operator, Action::ExportDatabase)?;
     let file = app.config.database.file();
     let records = write_export(&file, output, ctx.now, progress)?;
-    let entry = AuditEntry::for_resource(None, "database", DatabaseConfig::FILE_NAME, "");
+    let entry = AuditEntry::for_resource(None, TargetKind::Database, DatabaseConfig::FILE_NAME, "");
     let recorded = mutate(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await;
     Ok((records, recorded.err()))
 }

@@ -11,6 +11,7 @@ use super::organizations::{self, revoked_keys_change};
 use super::{ListPage, RequestContext, api_keys, etag, read_audited, settings, users};
 use crate::app::App;
 use crate::domain::access::Caller;
+use crate::domain::action::TargetKind;
 use crate::domain::audit::{AuditEntry, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::invalidation::Invalidation;
@@ -73,7 +74,7 @@ pub(crate) async fn list(
         let organization = organizations::get_visible(tx, caller, &organization_id)?;
         let entry = AuditEntry::for_resource(
             Some(&organization_id),
-            "organization",
+            TargetKind::Organization,
             &organization_id,
             &organization.name,
         );
@@ -187,7 +188,7 @@ fn ensure_another_owner(tx: &Tx<'_>, leaving: &Membership) -> Result<()> {
 fn audit_entry(membership: &Membership) -> AuditEntry {
     AuditEntry::for_resource(
         Some(&membership.organization_id),
-        "membership",
+        TargetKind::Membership,
         &membership.user_id,
         &membership.user.name,
     )

@@ -8,11 +8,14 @@ use super::operation::{Answer, Deleted, Operation};
 use super::{ListPage, RequestContext, etag, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
+use crate::domain::action::TargetKind;
 use crate::domain::audit::{AuditEntry, Change, changed_fields, only_sets_status};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
-use crate::domain::organization::{NewOrganization, Organization, OrganizationFilter, OrganizationPatch};
+use crate::domain::organization::{
+    NewOrganization, Organization, OrganizationFilter, OrganizationPatch, Status,
+};
 use crate::domain::page::Query;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
@@ -127,7 +130,7 @@ pub(super) fn store_changes(
         store::organizations::update(tx, &after)?;
         tx.invalidate(Invalidation::Id(after.id.clone()));
     }
-    let only_suspends = only_sets_status(&changed, "suspended");
+    let only_suspends = only_sets_status(&changed, Status::Suspended.name());
     let entry = audit_entry(&after).with_changes(changed).withdrawing(only_suspends);
     Ok((after, entry))
 }
@@ -155,5 +158,10 @@ pub(super) fn get_visible(tx: &Tx<'_>, caller: &Caller, id: &str) -> Result<Orga
 }
 
 fn audit_entry(organization: &Organization) -> AuditEntry {
-    AuditEntry::for_resource(Some(&organization.id), "organization", &organization.id, &organization.name)
+    AuditEntry::for_resource(
+        Some(&organization.id),
+        TargetKind::Organization,
+        &organization.id,
+        &organization.name,
+    )
 }

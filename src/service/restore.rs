@@ -19,7 +19,7 @@ use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
 use crate::domain::access::Caller;
-use crate::domain::action::Action;
+use crate::domain::action::{Action, TargetKind};
 use crate::domain::audit::{AuditEntry, ChainHash, Change};
 use crate::domain::restore::ReappliedRevocations;
 use crate::error::{Code, Error, Result};
@@ -125,7 +125,7 @@ fn open_replaced(file: &Path, accept_unrevoked: bool) -> Result<Option<ReplacedD
         faults.extend(replaced_db.read(store::schema_comparison::find_schema_differences)?);
         match faults.first() {
             None => Ok(Some(replaced_db)),
-            Some(fault) => Err(Error::internal(fault)),
+            Some(fault) => Err(Error::internal(fault.as_str())),
         }
     });
     match opened {
@@ -218,8 +218,8 @@ impl Restore<'_> {
     ) -> Result<ReappliedRevocations> {
         let ctx = RequestContext::internal(app, Caller::Operator, Action::RestoreDatabase)?;
         let change = |field: &str, from, to| Change { field: field.to_owned(), from, to };
-        let entry =
-            AuditEntry::for_resource(None, "database", DatabaseConfig::FILE_NAME, "").with_changes(vec![
+        let entry = AuditEntry::for_resource(None, TargetKind::Database, DatabaseConfig::FILE_NAME, "")
+            .with_changes(vec![
                 change("audit_head", json!(replaced_head), json!(head)),
                 change("accept_unrevoked", Value::Null, json!(self.options.accept_unrevoked)),
             ]);

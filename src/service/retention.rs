@@ -7,7 +7,7 @@ use strum::VariantArray;
 
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::action::Action;
+use crate::domain::action::{Action, TargetKind};
 use crate::domain::audit::{AuditEntry, Change};
 use crate::domain::chain::ChainAnchor;
 use crate::domain::limits::Period;
@@ -168,7 +168,7 @@ fn checkpoint_entry(earlier: Option<ChainAnchor>, checkpoint: ChainAnchor, befor
             to: before.to_string().into(),
         },
     ];
-    AuditEntry::for_resource(None, "audit_log", "audit_log", "audit log").with_changes(changes)
+    AuditEntry::for_resource(None, TargetKind::AuditLog, "audit_log", "audit log").with_changes(changes)
 }
 
 /// Deletes audit events up to the checkpoint. Returns `true` if any events were deleted.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::operation::{Answer, Operation};
 use super::{ListPage, RequestContext, read_audited};
 use crate::app::App;
+use crate::domain::action::TargetKind;
 use crate::domain::audit::{AuditEntry, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::invalidation::Invalidation;
@@ -115,5 +116,5 @@ pub(crate) fn delete(name: String) -> Operation {
 }
 
 fn audit_entry(scope: &Scope) -> AuditEntry {
-    AuditEntry::for_resource(None, "scope", &scope.scope, &scope.scope)
+    AuditEntry::for_resource(None, TargetKind::Scope, &scope.scope, &scope.scope)
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::operation::{Answer, Operation};
 use super::{RequestContext, etag};
 use crate::app::App;
+use crate::domain::action::TargetKind;
 use crate::domain::api_key::ApiKey;
 use crate::domain::audit::AuditEntry;
 use crate::domain::fields::Json;
@@ -153,7 +154,7 @@ fn ensure_plan_removable(tx: &Tx<'_>, plan: &str) -> Result<()> {
 }
 
 fn audit_entry() -> AuditEntry {
-    AuditEntry::for_resource(None, "config", "config", "configuration")
+    AuditEntry::for_resource(None, TargetKind::Config, "config", "configuration")
 }
 
 /// Returns `INVALID_REQUEST` unless this plan exists in the transaction that assigns the plan.

@@ -7,6 +7,7 @@ use super::api_keys::effective_organization;
 use super::{RequestContext, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
+use crate::domain::action::TargetKind;
 use crate::domain::audit::AuditEntry;
 use crate::domain::page::Query;
 use crate::domain::time::Timestamp;
@@ -180,7 +181,7 @@ impl UsageQuery {
         Ok(Self {
             subject: UsageSubject::Key(key.seq),
             organization: Some(UsageSubject::Organization(seq)),
-            entry: AuditEntry::for_resource(id.as_deref(), "api_key", &key.id, &key.name),
+            entry: AuditEntry::for_resource(id.as_deref(), TargetKind::ApiKey, &key.id, &key.name),
         })
     }
 

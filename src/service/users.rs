@@ -9,6 +9,7 @@ use super::organizations::revoked_keys_change;
 use super::{ListPage, RequestContext, api_keys, etag, organizations, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
+use crate::domain::action::TargetKind;
 use crate::domain::audit::{AuditEntry, Change, changed_fields, only_sets_status};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
@@ -16,7 +17,7 @@ use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::{Membership, MembershipFilter, Role};
 use crate::domain::page::Query;
 use crate::domain::time::Timestamp;
-use crate::domain::user::{NewUser, User, UserFilter, UserPatch};
+use crate::domain::user::{NewUser, Status, User, UserFilter, UserPatch};
 use crate::error::{Code, Error, ErrorDetail, Result};
 use crate::store::{self, db::Tx};
 
@@ -150,7 +151,7 @@ pub(super) fn store_changes(
         tx.invalidate(Invalidation::Id(after.id.clone()));
     }
     let memberships = store::memberships::organizations_and_roles_of_user(tx, &after.id)?;
-    let only_suspends = only_sets_status(&changed, "suspended");
+    let only_suspends = only_sets_status(&changed, Status::Suspended.name());
     let entries = entries_for_each_organization(&memberships, &after, &changed);
     let entries = entries.into_iter().map(|entry| entry.withdrawing(only_suspends)).collect();
     Ok((after, entries))
@@ -228,7 +229,7 @@ fn ensure_email_available(tx: &Tx<'_>, user: &User) -> Result<()> {
 }
 
 fn audit_entry(organization: Option<&str>, user: &User) -> AuditEntry {
-    AuditEntry::for_resource(organization, "user", &user.id, &user.name)
+    AuditEntry::for_resource(organization, TargetKind::User, &user.id, &user.name)
 }
 
 /// Creates one audit entry for each organization of a user, or one entry without an organization if the user

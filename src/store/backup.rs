@@ -4,8 +4,7 @@
 //! read transaction pins one state for the duration of the copy, so that it never restarts. Until the
 //! copy ends, the WAL grows by everything written meanwhile.
 
-use std::fs::{self, File, OpenOptions};
-use std::io;
+use std::fs::{self, OpenOptions};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -51,7 +50,7 @@ pub(crate) fn copy_database(
     target: &Path,
     progress: &dyn Fn(u64, u64),
 ) -> Result<CopySummary> {
-    let with_path = |error: io::Error| Error::internal(format!("{}: {error}", target.display()));
+    let with_path = |error| Error::at_path(target, error);
     let file = OpenOptions::new().write(true).open(target).map_err(with_path)?;
     if file.metadata().map_err(with_path)?.len() > 0 {
         return Err(super::conflict_error(format!("{} isn't empty.", target.display())));
@@ -95,12 +94,6 @@ pub(crate) fn with_suffix(file: &Path, suffix: &str) -> std::path::PathBuf {
 /// True if both paths exist and are the same file.
 pub(crate) fn is_same_file(a: &Path, b: &Path) -> bool {
     matches!((fs::canonicalize(a), fs::canonicalize(b)), (Ok(a), Ok(b)) if a == b)
-}
-
-/// Syncs the file to disk.
-pub(crate) fn sync(file: &Path) -> Result<()> {
-    let synced = File::open(file).and_then(|open| open.sync_all());
-    synced.map_err(|error| Error::internal(format!("{}: {error}", file.display())))
 }
 
 /// Stores the time of the last verified backup in the live database.

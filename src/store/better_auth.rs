@@ -4,12 +4,13 @@
 use std::path::Path;
 
 use serde_json::Value;
+use strum::VariantArray as _;
 
 use super::conflict_error;
 use super::engine::params;
 use super::reader::Reader;
 use super::tx::Tx;
-use crate::domain::better_auth::{self, Owner, Row};
+use crate::domain::better_auth::{self, Owner, Row, Table};
 use crate::error::{Code, Result};
 
 /// The largest length of a value that is read, or computed for a generated column, in bytes.
@@ -47,7 +48,7 @@ fn has_table(tx: &Tx<'_>, table: &str) -> Result<bool> {
 /// Counts the rows that an import reads, for the progress display.
 pub(crate) fn total(tx: &Tx<'_>) -> Result<u64> {
     let mut total = 0;
-    for table in ["user", "organization", "member", "apikey"] {
+    for table in Table::VARIANTS.iter().map(|table| table.name()) {
         if has_table(tx, table)? {
             let n: Option<u64> =
                 tx.query_first(&format!("SELECT count(*) FROM \"{table}\""), &[], |row| row.get(0))?;
@@ -59,23 +60,24 @@ pub(crate) fn total(tx: &Tx<'_>) -> Result<u64> {
 
 /// Fetches rows with a rowid greater than `after`, oldest first, each with its rowid. Returns no rows at the
 /// end of the table, or when the table doesn't exist. A row that is too long is returned as `None`.
-pub(crate) fn rows_after(tx: &Tx<'_>, table: &str, after: i64) -> Result<Vec<(i64, Option<Row>)>> {
-    if !has_table(tx, table)? {
+pub(crate) fn rows_after(tx: &Tx<'_>, table: Table, after: i64) -> Result<Vec<(i64, Option<Row>)>> {
+    let name = table.name();
+    if !has_table(tx, name)? {
         return Ok(Vec::new());
     }
     // better-auth stores no email address for an organization, so the address of the organization's owner is
     // used, or else that of its first member.
-    let email_column = if table == "organization" && has_table(tx, "member")? {
+    let email_column = if table == Table::Organization && has_table(tx, "member")? {
         ", (SELECT u.email FROM member m JOIN user u ON u.id = m.userId WHERE m.organizationId = t.id \
          ORDER BY ',' || m.role || ',' NOT LIKE '%,owner,%', m.createdAt, m.rowid LIMIT 1) AS email"
     } else {
         ""
     };
     let mut columns = String::new();
-    for column in imported_columns(tx, table)? {
+    for column in imported_columns(tx, name)? {
         columns.push_str(&format!(", t.\"{column}\""));
     }
-    let rest = format!("FROM \"{table}\" t WHERE t.rowid > ?1 ORDER BY t.rowid LIMIT 1");
+    let rest = format!("FROM \"{name}\" t WHERE t.rowid > ?1 ORDER BY t.rowid LIMIT 1");
     let next_row = format!("SELECT t.rowid{columns}{email_column} {rest}");
     let next_rowid = format!("SELECT t.rowid {rest}");
     let mut page: Vec<(i64, Option<Row>)> = Vec::new();

@@ -1,7 +1,6 @@
 //! The lock of the data directory: only one process serves or restores it.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
@@ -30,7 +29,7 @@ pub(crate) struct DataDirLock {
 pub(crate) fn lock_data_dir(dir: &Path) -> Result<DataDirLock> {
     create_private_dir(dir)?;
     let path = dir.join(LOCK_FILE_NAME);
-    let with_path = |error: io::Error| Error::internal(format!("{}: {error}", path.display()));
+    let with_path = |error| Error::at_path(&path, error);
     let in_use = || conflict_error(format!("{} is in use by another Tollhouse process.", dir.display()));
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path);
     let file = file.map_err(with_path)?;
@@ -40,8 +39,7 @@ pub(crate) fn lock_data_dir(dir: &Path) -> Result<DataDirLock> {
         Err(TryLockError::WouldBlock) => return Err(in_use()),
         Err(TryLockError::Error(error)) => return Err(with_path(error)),
     }
-    let locked_dir =
-        File::open(dir).map_err(|error| Error::internal(format!("{}: {error}", dir.display())))?;
+    let locked_dir = File::open(dir).map_err(|error| Error::at_path(dir, error))?;
     let locked_dir = match locked_dir.try_lock() {
         Ok(()) => Some(locked_dir),
         Err(TryLockError::WouldBlock) => return Err(in_use()),

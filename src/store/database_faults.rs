@@ -1,8 +1,9 @@
 //! Remembers that real work met a damaged database file or a failing disk, for the readiness check and the metrics.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::clock::Clock;
 use crate::domain::time::Timestamp;
@@ -58,7 +59,7 @@ impl DatabaseFaults {
             }
             Some(DatabaseFault::Io) => {
                 self.io_error_count.fetch_add(1, Ordering::Relaxed);
-                let had_failed = self.lock_last_io_error().replace(self.clock.monotonic()).is_some();
+                let had_failed = self.last_io_error.lock().replace(self.clock.monotonic()).is_some();
                 if !had_failed {
                     tracing::error!(%error, "the database's disk failed");
                 }
@@ -96,7 +97,7 @@ impl DatabaseFaults {
         if !self.is_damaged() {
             return;
         }
-        let mut known = self.backup_at_damage.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.backup_at_damage.lock();
         if *known.get_or_insert(last_backup_at) != last_backup_at {
             *known = None;
             self.is_damaged.store(false, Ordering::Relaxed);
@@ -106,7 +107,7 @@ impl DatabaseFaults {
 
     /// True if the disk has failed within the last minute.
     pub(crate) fn has_io_errors(&self) -> bool {
-        let mut last = self.lock_last_io_error();
+        let mut last = self.last_io_error.lock();
         if last.is_some_and(|at| self.clock.monotonic().saturating_sub(at) >= IO_ERROR_FORGOTTEN_AFTER) {
             *last = None;
             tracing::info!("the database's disk works again: no error for a minute");
@@ -117,9 +118,5 @@ impl DatabaseFaults {
     /// Number of failures because of a damaged file, and because of the disk.
     pub(crate) fn counts(&self) -> (u64, u64) {
         (self.damage_count.load(Ordering::Relaxed), self.io_error_count.load(Ordering::Relaxed))
-    }
-
-    fn lock_last_io_error(&self) -> std::sync::MutexGuard<'_, Option<Duration>> {
-        self.last_io_error.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,12 +3,13 @@
 //! A mutation is a closure over a [`Tx`], which the [writer](super::writer) runs and commits together with
 //! others.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{self, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use super::cancelable_read::{StopOnDrop, run_read};
@@ -193,7 +194,7 @@ impl Db {
     }
 
     fn enqueue(&self, job: QueuedMutation) -> Result<()> {
-        let queue = self.0.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = self.0.queue.lock();
         let Some(queue) = &*queue else {
             return Err(Error::unavailable("The server is shutting down.", 1));
         };
@@ -230,7 +231,7 @@ impl Db {
         loop {
             // A full queue has room again once the writer has taken a group.
             if let Some(job) = unsent.take() {
-                match &*self.0.queue.lock().unwrap_or_else(PoisonError::into_inner) {
+                match &*self.0.queue.lock() {
                     None => return,
                     Some(queue) => {
                         self.0.counters.waiting.fetch_add(1, Ordering::Relaxed);
@@ -315,7 +316,7 @@ impl Db {
     /// is a checkpoint of the WAL, unless another process does that. Idempotent.
     pub(crate) async fn close(&self) {
         self.0.lookups.close();
-        drop(self.0.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.0.queue.lock().take());
         // Nothing is ever sent on this channel; `changed` fails once the writer's thread has ended.
         while self.0.writer_ended.clone().changed().await.is_ok() {}
     }

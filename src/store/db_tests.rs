@@ -279,7 +279,7 @@ async fn i3_on_commit_is_called_after_the_commit_and_before_the_answer() {
         assert_eq!(invalidations, id_invalidations(&[1]));
         let other = Connection::open(&file).unwrap();
         entered.send(other.query_row("SELECT count(*) FROM t", [], |row| row.get::<_, i64>(0))).unwrap();
-        released.lock().unwrap().recv().unwrap();
+        released.lock().recv().unwrap();
     });
     let db = db.unwrap();
     let other = Connection::open(dir.path().join("tollhouse.db")).unwrap();

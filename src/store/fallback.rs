@@ -20,8 +20,7 @@ pub(super) fn memory_index_location(file: &Path) -> Result<PathBuf> {
 }
 
 fn location(file: &Path, parameters: &str) -> Result<PathBuf> {
-    let with_path = |error| Error::internal(format!("{}: {error}", file.display()));
-    let file = file.canonicalize().map_err(with_path)?;
+    let file = file.canonicalize().map_err(|error| Error::at_path(file, error))?;
     let mut uri = URI_PREFIX.to_owned();
     for byte in file.as_os_str().as_bytes().iter().skip(1) {
         let _ = match byte {

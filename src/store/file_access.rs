@@ -27,7 +27,7 @@ pub(crate) fn exists(file: &Path) -> Result<bool> {
                 file.display()
             ),
         )),
-        Err(error) => Err(Error::internal(format!("{}: {}", file.display(), io::Error::from(error)))),
+        Err(error) => Err(Error::at_path(file, error.into())),
     }
 }
 

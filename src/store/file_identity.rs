@@ -9,11 +9,13 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::data_dir_lock::LOCK_FILE_NAME;
 use super::paths::{parent_directory, with_suffix};
@@ -181,7 +183,7 @@ impl FileIdentity {
 
     /// What is wrong with the files; `None` if nothing is.
     pub(in crate::store) fn problem(&self) -> Option<FileProblem> {
-        self.lock_problem().clone()
+        self.problem.lock().clone()
     }
 
     /// True once after the WAL was removed while the database file is in place.
@@ -207,7 +209,7 @@ impl FileIdentity {
 
     /// Stores the result of a comparison, and logs it if it differs from the previous one.
     fn set_problem(&self, problem: Option<FileProblem>) {
-        let mut current = self.lock_problem();
+        let mut current = self.problem.lock();
         self.is_lost.store(problem.is_some(), Ordering::Relaxed);
         if *current == problem {
             return;
@@ -221,10 +223,6 @@ impl FileIdentity {
             None => tracing::info!("database files are in place again; resuming"),
         }
         *current = problem;
-    }
-
-    fn lock_problem(&self) -> MutexGuard<'_, Option<FileProblem>> {
-        self.problem.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

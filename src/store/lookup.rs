@@ -4,10 +4,11 @@
 //! queue behind exports and analytics; here it queues only behind other lookups, and all waiting lookups
 //! are read in one transaction.
 
+use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender, TrySendError};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
 use super::database_faults::DatabaseFaults;
@@ -55,7 +56,7 @@ impl Lookups {
         let (answer, answered) = oneshot::channel();
         // The result is discarded when the caller has dropped the receiver.
         let lookup: Lookup = Box::new(move |tx| drop(answer.send(tx.and_then(f))));
-        let sender = self.queue.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let sender = self.queue.lock().clone();
         let Some(sender) = sender else { return Err(Error::unavailable("The server is shutting down.", 1)) };
         sender.try_send(lookup).map_err(|error| match error {
             TrySendError::Full(_) => Error::unavailable("Too many keys are being looked up. Try again.", 1),
@@ -67,7 +68,7 @@ impl Lookups {
 
     /// Refuses new lookups. The thread ends once those waiting are answered.
     pub(super) fn close(&self) {
-        drop(self.queue.lock().unwrap_or_else(PoisonError::into_inner).take());
+        drop(self.queue.lock().take());
     }
 }
 

@@ -39,7 +39,7 @@ impl PartFile {
             let file = match unfinished::create(&path, || open.open(&path)) {
                 Ok(file) => file,
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
-                Err(error) => return Err(Error::internal(format!("{}: {error}", path.display()))),
+                Err(error) => return Err(Error::at_path(&path, error)),
             };
             let part = Self { path, target: target.to_owned(), file };
             // Another process that removes abandoned parts may have seen the file before it was locked.
@@ -66,7 +66,7 @@ impl PartFile {
             Ok(_) if !replace => return Err(already_exists(target)),
             Ok(_) => target,
             Err(error) if error.kind() == io::ErrorKind::NotFound => data_dir,
-            Err(error) => return Err(Error::internal(format!("{}: {error}", target.display()))),
+            Err(error) => return Err(Error::at_path(target, error)),
         };
         let part = Self::create(target)?;
         copy_owner(model, &part.path)?;
@@ -103,7 +103,7 @@ impl PartFile {
 
     /// An error of the file, with the path of the target.
     pub(crate) fn error(&self, error: io::Error) -> Error {
-        Error::internal(format!("{}: {error}", self.target.display()))
+        Error::at_path(&self.target, error)
     }
 
     /// True if the file at the path is the one that is open.

@@ -17,16 +17,14 @@ pub(in crate::store) fn parent_directory(file: &Path) -> &Path {
 /// Removes a directory with its contents, if it exists.
 pub(in crate::store) fn remove_directory_if_exists(dir: &Path) -> Result<()> {
     match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::internal(format!("{}: {error}", dir.display())))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::at_path(dir, error)),
         _ => Ok(()),
     }
 }
 
 pub(in crate::store) fn create_private_dir(dir: &Path) -> Result<()> {
     let created = DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    created.map_err(|error| Error::internal(format!("{}: {error}", dir.display())))
+    created.map_err(|error| Error::at_path(dir, error))
 }
 
 /// The path with `suffix` appended to the file name.
@@ -37,5 +35,6 @@ pub(in crate::store) fn with_suffix(file: &Path, suffix: &str) -> PathBuf {
 }
 
 pub(in crate::store) fn sync_to_disk(path: &Path) -> Result<()> {
-    File::open(path).and_then(|file| file.sync_all()).map_err(Error::internal)
+    let synced = File::open(path).and_then(|file| file.sync_all());
+    synced.map_err(|error| Error::at_path(path, error))
 }

@@ -13,7 +13,7 @@ use super::tx::Tx;
 use super::{api_keys, audit};
 use crate::clock::Clock;
 use crate::domain::access::Caller;
-use crate::domain::action::{Access, Action};
+use crate::domain::action::{Access, Action, TargetKind};
 use crate::domain::api_key::{ApiKey, Status};
 use crate::domain::audit::{Actor, Event, EventContext, Outcome, Target};
 use crate::domain::id::Kind;
@@ -156,7 +156,7 @@ fn revocation_event(tx: &Tx<'_>, key: &ApiKey, random: u128) -> Result<Event> {
         actor: Actor::from(&Caller::System),
         action: Action::RevokeApiKey.into(),
         access: Access::Write.into(),
-        target: Some(Target { kind: "api_key".into(), id: Some(key.id.clone()), name: None }),
+        target: Some(Target { kind: TargetKind::ApiKey.into(), id: Some(key.id.clone()), name: None }),
         outcome: Outcome::Success.into(),
         code: None,
         count: 1,

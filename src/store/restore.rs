@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use super::audit::ChainRow;
-use super::backup::{sync, with_suffix};
+use super::backup::with_suffix;
 use super::engine::{self, BUSY_TIMEOUT, Connection, OpenMode, POLL_INTERVAL, params};
 use super::paths::{self, parent_directory};
 use super::schema;
@@ -63,22 +63,19 @@ fn lock_exclusively(conn: &Connection) -> engine::Result<bool> {
 /// # Errors
 /// The errors of the file system. After an error nothing is replaced.
 pub(crate) fn replace_database(new: &Path, file: &Path, previous: Option<&Path>) -> Result<()> {
-    let with_path = |path: &Path| {
-        let path = path.display().to_string();
-        move |error| Error::internal(format!("{path}: {error}"))
-    };
-    sync(new)?;
+    paths::sync_to_disk(new)?;
     if let Some(previous) = previous {
-        fs::hard_link(file, previous).map_err(with_path(previous))?;
+        fs::hard_link(file, previous).map_err(|error| Error::at_path(previous, error))?;
         for suffix in ["-wal", "-shm", "-journal"] {
             let remaining = with_suffix(file, suffix);
             if remaining.exists() {
-                fs::rename(&remaining, with_suffix(previous, suffix)).map_err(with_path(&remaining))?;
+                let renamed = fs::rename(&remaining, with_suffix(previous, suffix));
+                renamed.map_err(|error| Error::at_path(&remaining, error))?;
             }
         }
         paths::sync_to_disk(parent_directory(file))?;
     }
-    fs::rename(new, file).map_err(with_path(file))?;
+    fs::rename(new, file).map_err(|error| Error::at_path(file, error))?;
     paths::sync_to_disk(parent_directory(file))
 }
 
@@ -104,7 +101,8 @@ impl StagingDir {
     pub(crate) fn create_file(&self, name: &str) -> Result<PathBuf> {
         let path = self.0.join(name);
         let created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
-        created.map(|_| path).map_err(Error::internal)
+        created.map_err(|error| Error::at_path(&path, error))?;
+        Ok(path)
     }
 
     pub(crate) fn path(&self) -> &Path {

@@ -7,7 +7,8 @@ use std::fs;
 use std::io;
 use std::mem;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 use super::paths::with_suffix;
 
@@ -15,10 +16,6 @@ use super::paths::with_suffix;
 const MAX_ATTEMPTS: u32 = 8;
 
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
-
-fn lock() -> MutexGuard<'static, Vec<PathBuf>> {
-    UNFINISHED.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The suffixes of the files that SQLite writes beside a database.
 const JOURNAL_SUFFIXES: [&str; 3] = ["-journal", "-wal", "-shm"];
@@ -34,7 +31,7 @@ pub(in crate::store) fn remove_with_journals(path: &Path) -> io::Result<()> {
 
 /// Creates a file or directory by `create`. It is unfinished from then on.
 pub(in crate::store) fn create<T, E>(path: &Path, create: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
-    let mut unfinished = lock();
+    let mut unfinished = UNFINISHED.lock();
     let created = create()?;
     unfinished.push(path.to_owned());
     Ok(created)
@@ -43,14 +40,14 @@ pub(in crate::store) fn create<T, E>(path: &Path, create: impl FnOnce() -> Resul
 /// Completes or gives up a file or directory by `end`, which renames or removes it. It is no longer unfinished, whether
 /// that succeeds or not.
 pub(in crate::store) fn end<T>(path: &Path, end: impl FnOnce() -> T) -> T {
-    let mut unfinished = lock();
+    let mut unfinished = UNFINISHED.lock();
     unfinished.retain(|other| other != path);
     end()
 }
 
 /// Removes all of them, before the process is ended. What can't be removed is left to the next run.
 pub(crate) fn remove_all() {
-    let unfinished = lock();
+    let unfinished = UNFINISHED.lock();
     for path in unfinished.iter() {
         if path.is_dir() {
             let _ = (0..MAX_ATTEMPTS).find(|_| fs::remove_dir_all(path).is_ok());

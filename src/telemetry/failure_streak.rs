@@ -1,7 +1,8 @@
 //! Failures without a success in between.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 /// Number of subjects that fail in a row from which on the work counts as failing.
 const MIN_FAILURES: usize = 3;
@@ -32,7 +33,7 @@ impl<S> Default for FailureStreak<S> {
 impl<S: PartialEq> FailureStreak<S> {
     /// Records a failure of a subject. `successes` is the number of successes so far, `now` the monotonic time.
     pub(crate) fn record(&self, subject: S, successes: u64, now: Duration) {
-        let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failures = self.0.lock();
         if failures.successes != successes {
             *failures = Failures { subjects: Vec::new(), successes, last_at: now };
         }
@@ -44,7 +45,7 @@ impl<S: PartialEq> FailureStreak<S> {
 
     /// True if the work failed for several subjects in a row and lately.
     pub(crate) fn is_failing(&self, successes: u64, now: Duration) -> bool {
-        let failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let failures = self.0.lock();
         failures.subjects.len() >= MIN_FAILURES
             && failures.successes == successes
             && now.saturating_sub(failures.last_at) < FORGET_AFTER

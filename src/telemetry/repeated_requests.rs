@@ -2,7 +2,8 @@
 //! minute, the first is logged; the others are counted, and their number is logged when the minute is over.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+
+use parking_lot::Mutex;
 
 use crate::domain::time::Timestamp;
 
@@ -15,7 +16,7 @@ impl RepeatedRequests {
     /// Counts a request. Returns true if the request is the first with this code in its minute, and so has to
     /// be logged.
     pub(crate) fn count_request(&self, now: Timestamp, code: &'static str) -> bool {
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         let count = counts.entry((now.start_of_minute(), code)).or_default();
         *count += 1;
         *count == 1
@@ -25,7 +26,7 @@ impl RepeatedRequests {
     /// `include_current_minute`, the current minute is logged as well.
     pub(crate) fn log_counts(&self, now: Timestamp, include_current_minute: bool) {
         let current = now.start_of_minute();
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counts = self.0.lock();
         let is_due = |minute: Timestamp| include_current_minute || minute != current;
         let mut due: Vec<_> = counts.extract_if(|(minute, _), _| is_due(*minute)).collect();
         drop(counts);

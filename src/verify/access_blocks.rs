@@ -3,7 +3,8 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{PoisonError, RwLock};
+
+use parking_lot::RwLock;
 
 use crate::domain::access::Caller;
 use crate::domain::access_change::AccessChange;
@@ -48,13 +49,13 @@ impl AccessBlocks {
 
     /// True if a change of the key, organization or user with this id is denied in memory.
     pub(crate) fn contains(&self, id: &str) -> bool {
-        self.len() > 0 && self.by_id.read().unwrap_or_else(PoisonError::into_inner).contains_key(id)
+        self.len() > 0 && self.by_id.read().contains_key(id)
     }
 
     /// Denies what this change takes away, from the next load of a credential on. The caller of this function
     /// publishes an invalidation. Returns false if there is no room.
     pub(crate) fn add(&self, change: AccessChange, caller: Caller) -> bool {
-        let mut by_id = self.by_id.write().unwrap_or_else(PoisonError::into_inner);
+        let mut by_id = self.by_id.write();
         let existing = by_id.get(&change.id).map_or(&[][..], Vec::as_slice);
         let caller_id = |caller: &Caller| caller.key().map(|key| key.id.clone());
         let is_same =
@@ -81,7 +82,7 @@ impl AccessBlocks {
         if self.len() == 0 {
             return;
         }
-        let mut by_id = self.by_id.write().unwrap_or_else(PoisonError::into_inner);
+        let mut by_id = self.by_id.write();
         for invalidation in invalidations {
             let Invalidation::Access(stored) = invalidation else { continue };
             if let Some(blocks) = by_id.get_mut(&stored.id) {
@@ -97,7 +98,7 @@ impl AccessBlocks {
         if self.len() == 0 {
             return;
         }
-        let by_id = self.by_id.read().unwrap_or_else(PoisonError::into_inner);
+        let by_id = self.by_id.read();
         let key = &credential.key;
         let ids = [Some(&key.id), key.organization_id.as_ref(), key.user_id.as_ref()];
         let blocks: Vec<_> = ids.into_iter().flatten().filter_map(|id| by_id.get(id)).flatten().collect();

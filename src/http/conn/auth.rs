@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use constant_time_eq::constant_time_eq;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use ipnet::IpNet;
+use parking_lot::Mutex;
 
 use crate::domain::api_key::Credential;
 use crate::domain::cidr::client_network;
@@ -33,7 +34,7 @@ impl ConnectionAuth {
     pub(in crate::http) fn record_success(&self) {
         if !self.is_authenticated.load(Ordering::Relaxed) {
             self.is_authenticated.store(true, Ordering::Relaxed);
-            drop(self.unauthenticated.lock().unwrap_or_else(PoisonError::into_inner).take());
+            drop(self.unauthenticated.lock().take());
         }
     }
 }
@@ -60,7 +61,7 @@ impl ConnectionAuthCache {
     /// changed since. Callers of this function must check that the key is usable.
     pub(crate) fn get(&self, headers: &HeaderMap, keys: &KeyCache) -> Option<Arc<Credential>> {
         let header = single_authorization_header(headers)?;
-        let last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let last = self.0.lock();
         // Clients of a proxy share its connections, so the time must not depend on how much of the header is right.
         let is_cached = |entry: &&CachedAuth| constant_time_eq(&entry.header, header);
         let entry = last.as_ref().filter(is_cached).filter(|entry| keys.is_fresh(&entry.loaded))?;
@@ -71,7 +72,7 @@ impl ConnectionAuthCache {
     pub(crate) fn set(&self, headers: &HeaderMap, loaded: LoadedCredential) {
         let Some(header) = single_authorization_header(headers) else { return };
         let entry = CachedAuth { header: header.into(), loaded };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(entry);
+        *self.0.lock() = Some(entry);
     }
 }
 
@@ -90,15 +91,11 @@ fn single_authorization_header(headers: &HeaderMap) -> Option<&[u8]> {
 pub(super) struct UnauthenticatedConnections(Mutex<HashMap<IpNet, usize>>);
 
 impl UnauthenticatedConnections {
-    fn lock(&self) -> MutexGuard<'_, HashMap<IpNet, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Counts a connection of this address, unless it has `max` such connections (at least 1). IPv6 addresses of
     /// the same /64 count as one.
     pub(super) fn open(self: &Arc<Self>, address: IpAddr, max: usize) -> Option<UnauthenticatedConnection> {
         let network = client_network(address);
-        let mut counts = self.lock();
+        let mut counts = self.0.lock();
         let count = counts.entry(network).or_default();
         if *count >= max {
             return None;
@@ -117,7 +114,7 @@ pub(super) struct UnauthenticatedConnection {
 
 impl Drop for UnauthenticatedConnection {
     fn drop(&mut self) {
-        let mut counts = self.connections.lock();
+        let mut counts = self.connections.0.lock();
         if let Some(count) = counts.get_mut(&self.network) {
             *count -= 1;
             if *count == 0 {
@@ -146,6 +143,6 @@ mod tests {
         held.push(open("2001:db8::4").unwrap());
         assert!(open("2001:db8::5").is_none());
         drop(held);
-        assert!(connections.lock().is_empty());
+        assert!(connections.0.lock().is_empty());
     }
 }

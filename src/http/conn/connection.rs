@@ -30,6 +30,7 @@ use super::state::{Event, State};
 use super::streams;
 use super::timer::ConnectionTimer;
 use super::tls::{self, Tls};
+use crate::error::text_with_sources;
 
 /// The error that ended a connection, for the log.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -78,7 +79,7 @@ pub(super) async fn serve_connection(
         Some(tls) => Box::pin(serve_tls(stream, &tls, service, &limits, &draining)).await,
     };
     if let Err(error) = result {
-        tracing::debug!(%peer, %error, "connection failed");
+        tracing::debug!(%peer, error = text_with_sources(&*error), "connection failed");
     }
 }
 

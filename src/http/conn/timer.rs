@@ -5,11 +5,12 @@
 //! and removed again. The sleep here fires too early instead, at most once per timeout, and is then extended.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use hyper::rt::{Sleep, Timer};
+use parking_lot::Mutex;
 
 /// A timer for one deadline at a time. Its sleep fires no later than the deadline that is polled.
 #[derive(Default)]
@@ -59,7 +60,7 @@ impl Future for ConnectionSleep {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.timer.lock().unwrap_or_else(PoisonError::into_inner).poll(context, self.deadline)
+        self.timer.lock().poll(context, self.deadline)
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
+use parking_lot::RwLock;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::crypto::ring;
@@ -48,7 +49,7 @@ impl Tls {
     /// The errors of [`load`](Self::load); the previous certificate is kept.
     pub(crate) fn reload(&self) -> Result<()> {
         let reloaded = load_server_config(&self.cert_path, &self.key_path)?;
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = reloaded;
+        *self.current.write() = reloaded;
         Ok(())
     }
 
@@ -57,7 +58,7 @@ impl Tls {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let current = self.current.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let current = self.current.read().clone();
         TlsAcceptor::from(current).accept(stream).await
     }
 }

@@ -41,7 +41,7 @@ impl From<Event> for CsvRow {
     fn from(event: Event) -> Self {
         let text = |text: Option<String>| escape_formula(text.unwrap_or_default());
         let (target_type, target_id, target_name) = match event.target {
-            Some(target) => (target.kind.into_owned(), target.id, target.name),
+            Some(target) => (target.kind.as_str().to_owned(), target.id, target.name),
             None => Default::default(),
         };
         Self {
@@ -49,7 +49,7 @@ impl From<Event> for CsvRow {
             id: event.id,
             occurred_at: event.occurred_at,
             organization_id: text(event.organization_id),
-            actor_type: event.actor.kind.into_owned(),
+            actor_type: event.actor.kind.as_str().to_owned(),
             actor_id: text(event.actor.id),
             actor_name: text(event.actor.name),
             actor_user_id: text(event.actor.user_id),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::app::App;
 use crate::domain::access::Caller;
+use crate::domain::action::TargetKind;
 use crate::domain::audit::{AuditEntry, AuditFilter, Event};
 use crate::domain::page::Query;
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ pub(crate) fn get(id: String) -> Operation {
     Operation::new(move |tx, caller| {
         let own = caller.organization_id();
         let stored = store::audit::get(tx, &id, own)?.ok_or_else(|| Error::not_found("audit event"))?;
-        let entry = AuditEntry::for_resource(own, "audit_event", &id, "");
+        let entry = AuditEntry::for_resource(own, TargetKind::AuditEvent, &id, "");
         Ok((Answer::ok(&visible_event(stored, caller)?)?, vec![entry]))
     })
 }

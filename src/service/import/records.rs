@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::app::App;
 use crate::domain::access::Caller;
-use crate::domain::action::Action;
+use crate::domain::action::{Action, TargetKind};
 use crate::domain::api_key::Status;
 use crate::domain::audit::{AuditEntry, changed_fields};
 use crate::domain::id::Kind;
@@ -104,7 +104,7 @@ fn put_scope(tx: &Tx<'_>, new: &NewScope, given: &[String]) -> Result<Vec<AuditE
     store::scopes::insert(tx, &as_scope, new.created_at)?;
     tx.invalidate(Invalidation::Id(CATALOGUE_ID.to_owned()));
     Ok(vec![
-        AuditEntry::for_resource(None, "scope", &new.scope, &new.scope)
+        AuditEntry::for_resource(None, TargetKind::Scope, &new.scope, &new.scope)
             .with_changes(changed_fields(&Value::Null, &as_scope)),
     ])
 }
@@ -140,7 +140,7 @@ fn put_organization(
     }
     store::organizations::insert(tx, new, deleted_at)?;
     tx.invalidate(Invalidation::Id(new.id.clone()));
-    let entry = AuditEntry::for_resource(Some(&new.id), "organization", &new.id, &new.name);
+    let entry = AuditEntry::for_resource(Some(&new.id), TargetKind::Organization, &new.id, &new.name);
     Ok(vec![entry.with_changes(changed_fields(&Value::Null, new))])
 }
 
@@ -168,7 +168,7 @@ fn put_user(
     store::users::insert(tx, new, deleted_at)?;
     tx.invalidate(Invalidation::Id(new.id.clone()));
     Ok(vec![
-        AuditEntry::for_resource(None, "user", &new.id, &new.name)
+        AuditEntry::for_resource(None, TargetKind::User, &new.id, &new.name)
             .with_changes(changed_fields(&Value::Null, new)),
     ])
 }
@@ -196,7 +196,7 @@ fn put_membership(tx: &Tx<'_>, new: &NewMembership, given: &[String]) -> Result<
     tx.invalidate(Invalidation::Id(new.user_id.clone()));
     let entry = AuditEntry::for_resource(
         Some(&new.organization_id),
-        "membership",
+        TargetKind::Membership,
         &new.user_id,
         &membership.user.name,
     );
@@ -246,8 +246,12 @@ fn put_key(
         return Err(Error::new(Code::AlreadyExists, "The id or a secret is already in use."));
     }
     tx.invalidate(Invalidation::Id(new.key.id.clone()));
-    let entry =
-        AuditEntry::for_resource(new.key.organization_id.as_deref(), "api_key", &new.key.id, &new.key.name);
+    let entry = AuditEntry::for_resource(
+        new.key.organization_id.as_deref(),
+        TargetKind::ApiKey,
+        &new.key.id,
+        &new.key.name,
+    );
     entries.push(entry.with_changes(changed_fields(&Value::Null, &new.key)));
     Ok(entries)
 }

@@ -8,11 +8,12 @@ use std::io::{BufRead, Read};
 use std::path::Path;
 
 use serde_json::Value;
+use strum::VariantArray as _;
 
 use self::csv::CsvSource;
 use self::record::MAX_LINE_BYTES;
 pub(crate) use self::record::SourceRecord;
-use crate::domain::better_auth;
+use crate::domain::better_auth::{self, Table};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::redaction::Redactor;
@@ -56,7 +57,7 @@ impl<'a> ImportSource<'a> {
         let mut reader = store::better_auth::open(file)?;
         let total = reader.read(store::better_auth::total)?;
         let organization = organization.map(str::to_owned);
-        let tables = ["organization", "user", "member", "apikey"].into();
+        let tables = Table::VARIANTS.iter().copied().collect();
         let after = i64::MIN;
         Ok(Self::BetterAuth(Box::new(BetterAuthSource {
             reader,
@@ -161,7 +162,7 @@ pub(crate) struct BetterAuthSource {
     reader: Reader,
     organization: Option<String>,
     /// The tables that are not completely read yet, in the order of reading.
-    tables: VecDeque<&'static str>,
+    tables: VecDeque<Table>,
     after: i64,
     queue: VecDeque<SourceRecord>,
     read: u64,
@@ -178,7 +179,9 @@ impl BetterAuthSource {
                 let rows = store::better_auth::rows_after(tx, table, after)?;
                 let rows = rows.into_iter().map(|(rowid, row)| {
                     let owner = match &row {
-                        Some(row) if table == "apikey" => Some(store::better_auth::find_key_owner(tx, row)?),
+                        Some(row) if table == Table::ApiKey => {
+                            Some(store::better_auth::find_key_owner(tx, row)?)
+                        }
                         _ => None,
                     };
                     Ok((rowid, row, owner))
@@ -192,20 +195,21 @@ impl BetterAuthSource {
                     self.after = i64::MIN;
                 }
             }
+            let name = table.name();
             for (rowid, row, owner) in page {
                 let Some(row) = row else {
                     let reason = "The row, or a value of it, is too long.".to_owned();
-                    let at = format!("{table} at rowid {rowid}");
+                    let at = format!("{name} at rowid {rowid}");
                     self.queue.push_back(SourceRecord { at, json: Err(reason) });
                     continue;
                 };
                 let id = row.get("id").and_then(Value::as_str).unwrap_or("-");
-                let at = format!("{table} {}", Redactor::default().recorded_text(id));
+                let at = format!("{name} {}", Redactor::default().recorded_text(id));
                 let Some(owner) = owner else {
                     let record = match table {
-                        "organization" => better_auth::convert_organization(&row),
-                        "user" => better_auth::convert_user(&row),
-                        _ => better_auth::convert_member(&row),
+                        Table::Organization => better_auth::convert_organization(&row),
+                        Table::User => better_auth::convert_user(&row),
+                        Table::Member | Table::ApiKey => better_auth::convert_member(&row),
                     };
                     self.queue.push_back(SourceRecord { at, json: record_to_json(record) });
                     continue;

@@ -125,7 +125,7 @@ impl From<EngineError> for Error {
             Some((ErrorCode::TooBig, _)) => Self::new(Code::PayloadTooLarge, "A value is too long."),
             _ => match failure.and_then(unavailable_message) {
                 Some(message) => Self::unavailable(message, 30),
-                None => Self::internal(&cause),
+                None => Self::internal(cause.as_str()),
             },
         };
         Self { cause: Some(cause), database_fault: error.database_fault(), ..shown }

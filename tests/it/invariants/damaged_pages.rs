@@ -135,6 +135,10 @@ pub(super) fn assert_blocked(answer: &Answer) {
     assert!(answer.text.contains("is blocked in this process until it restarts"), "{answer:?}");
     assert!(answer.text.contains("repeat the request after the repair"), "{answer:?}");
     assert!(answer.header("retry-after").is_some(), "{answer:?}");
+    assert!(
+        !answer.text.contains("SQLite") && !answer.text.contains(".db"),
+        "the cause is shown: {answer:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
