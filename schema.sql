@@ -27,7 +27,7 @@ CREATE TABLE settings (
 ) STRICT;
 
 -- Deleted organizations stay as tombstones (`deleted_at`), so that an id is never reused and old audit
--- events keep their meaning.
+-- events keep their meaning. `limits` is a JSON list; NULL means that those of the plan apply.
 CREATE TABLE organizations (
     seq        INTEGER PRIMARY KEY,
     id         TEXT NOT NULL UNIQUE,
@@ -41,7 +41,8 @@ CREATE TABLE organizations (
     created_at INTEGER NOT NULL,
     updated_at INTEGER NOT NULL,
     deleted_at INTEGER,
-    revision   INTEGER NOT NULL
+    revision   INTEGER NOT NULL,
+    limits     TEXT
 ) STRICT;
 
 -- Finds organizations on a plan; a plan in use can't be removed.
@@ -106,7 +107,7 @@ INSERT INTO scopes (scope, description, built_in, created_at) VALUES
 
 -- `status` is what an administrator set; `expired` is derived from `expires_at`. A key without an
 -- organization is a platform key. Revoked keys stay, so that their ids and secrets are never reused.
--- Without a `rate_limit` the plan's applies; `rate_window` is in seconds.
+-- `limits` is a JSON list; NULL means that those of the organization's plan apply.
 CREATE TABLE api_keys (
     seq             INTEGER PRIMARY KEY,
     id              TEXT NOT NULL UNIQUE,
@@ -129,12 +130,7 @@ CREATE TABLE api_keys (
     revoked_at      INTEGER,
     revoked_reason  TEXT,
     revision        INTEGER NOT NULL,
-    rate_limit      INTEGER,
-    rate_window     INTEGER,
-    quota_limit     INTEGER,
-    quota_period    TEXT CHECK (quota_period IN ('hour', 'day', 'month')),
-    CHECK ((rate_limit IS NULL) = (rate_window IS NULL)),
-    CHECK ((quota_limit IS NULL) = (quota_period IS NULL))
+    limits          TEXT
 ) STRICT;
 
 CREATE INDEX api_keys_organization ON api_keys (organization_id, seq);
@@ -159,18 +155,30 @@ CREATE TABLE api_key_scopes (
     PRIMARY KEY (scope, key_seq)
 ) STRICT, WITHOUT ROWID;
 
+-- An index over the limits of `api_keys` and `organizations`. A meter that is in use can't be removed from the
+-- settings. A `subject` above 0 is the `seq` of a key; -1 - `seq` is an organization.
+CREATE TABLE limit_meters (
+    meter   TEXT NOT NULL,
+    subject INTEGER NOT NULL,
+    PRIMARY KEY (meter, subject)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX limit_meters_subject ON limit_meters (subject);
+
 -- Quota units leased to memory in the period that began at `started_at`, used or not. Units are leased
 -- here before they are spent, and unused ones are returned when the key is idle or the server stops. So
 -- a crash forfeits at most one lease, and no unit is spent twice. Each period has its own row, so that a
 -- quota that changes its period and changes back keeps its count, and so does one whose clock was wrong
--- for a while. Rows of periods that ended a day ago are deleted by retention; the primary key begins with
--- the time so that it finds them.
+-- for a while. A `subject` above 0 is the `seq` of a key; -1 - `seq` is an organization. The period `total`
+-- begins at 0 and never ends. Rows of other periods that ended a day ago are deleted by retention; the primary
+-- key begins with the time so that it finds them.
 CREATE TABLE quotas (
-    period     TEXT NOT NULL CHECK (period IN ('hour', 'day', 'month')),
+    period     TEXT NOT NULL CHECK (period IN ('hour', 'day', 'week', 'month', 'total')),
     started_at INTEGER NOT NULL,
-    key_seq    INTEGER NOT NULL REFERENCES api_keys (seq),
+    subject    INTEGER NOT NULL,
+    meter      TEXT NOT NULL,
     leased     INTEGER NOT NULL CHECK (leased >= 0),
-    PRIMARY KEY (period, started_at, key_seq)
+    PRIMARY KEY (period, started_at, subject, meter)
 ) STRICT, WITHOUT ROWID;
 
 -- Responses stored for a day, so that a POST repeated with its Idempotency-Key is replayed instead of
@@ -291,6 +299,34 @@ CREATE TABLE usage_daily (
     PRIMARY KEY (start, subject)
 ) STRICT, WITHOUT ROWID;
 
+-- Units of the meters other than `requests` (whose units are `cost` above), with the same subjects.
+CREATE TABLE usage_units_hourly (
+    start   INTEGER NOT NULL,
+    subject INTEGER NOT NULL,
+    meter   TEXT NOT NULL,
+    units   INTEGER NOT NULL,
+    PRIMARY KEY (start, subject, meter)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE usage_units_daily (
+    start   INTEGER NOT NULL,
+    subject INTEGER NOT NULL,
+    meter   TEXT NOT NULL,
+    units   INTEGER NOT NULL,
+    PRIMARY KEY (start, subject, meter)
+) STRICT, WITHOUT ROWID;
+
+-- Reports of what requests turned out to cost, for a day, so that a repeated report isn't counted twice. `costs` is
+-- JSON. The sums are in the tables of usage.
+CREATE TABLE usage_reports (
+    key_seq     INTEGER NOT NULL REFERENCES api_keys (seq),
+    id          TEXT NOT NULL,
+    costs       TEXT NOT NULL,
+    reported_at INTEGER NOT NULL,
+    PRIMARY KEY (key_seq, id)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX usage_reports_age ON usage_reports (reported_at);
 -- Find the busiest subjects of a day: within a parent, and among all keys.
 CREATE INDEX usage_daily_parent ON usage_daily (parent, start, magnitude);
 CREATE INDEX usage_daily_keys ON usage_daily (start, magnitude) WHERE subject > 0;
@@ -360,6 +396,14 @@ CREATE TRIGGER api_keys_turn AFTER UPDATE OF status ON api_keys WHEN OLD.status 
     INSERT INTO counts (what, organization_id, n)
         VALUES (NEW.status, '*', 1), (NEW.status, coalesce(NEW.organization_id, ''), 1)
         ON CONFLICT (what, organization_id) DO UPDATE SET n = counts.n + 1;
+END;
+
+CREATE TRIGGER usage_reports_come AFTER INSERT ON usage_reports BEGIN
+    INSERT INTO counts (what, organization_id, n) VALUES ('usage_reports', '*', 1)
+        ON CONFLICT (what, organization_id) DO UPDATE SET n = counts.n + 1;
+END;
+CREATE TRIGGER usage_reports_go AFTER DELETE ON usage_reports BEGIN
+    UPDATE counts SET n = n - 1 WHERE what = 'usage_reports' AND organization_id = '*';
 END;
 
 -- Finds expired keys, which `counts` includes among the active ones.

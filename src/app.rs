@@ -31,11 +31,12 @@ use crate::telemetry::connections::ListenerConnections;
 use crate::telemetry::repeated_requests::RepeatedRequests;
 use crate::telemetry::tally::HttpMetrics;
 use crate::verify::access_blocks::AccessBlocks;
-use crate::verify::bucket::Buckets;
-use crate::verify::cache::{KeyCache, VersionClock};
+use crate::verify::buckets::Buckets;
+use crate::verify::cache::KeyCache;
 use crate::verify::call_buckets::CallBuckets;
 use crate::verify::settings::SettingsCache;
 use crate::verify::verifier::Verifier;
+use crate::verify::version_clock::VersionClock;
 
 /// Maximum number of token buckets in each map of the [`RateLimiters`].
 const MAX_BUCKETS_PER_MAP: usize = 100_000;

@@ -11,6 +11,7 @@ pub(crate) mod listen;
 mod sources;
 mod values;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -19,9 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::idempotency::StorageLimits;
 use crate::domain::json;
-use crate::domain::settings::{
-    KeySettings, Maintenance, Plan, RateLimits, Retention, STANDARD_PLAN, Settings,
-};
+use crate::domain::meter::Meter;
+use crate::domain::settings::{KeySettings, Maintenance, Plan, RateLimits, Retention, Settings};
 
 pub(crate) use layers::{ConfigError, ConfigFault, DEFAULT_CONFIG_TOML, EffectiveConfig};
 pub use listen::ListenAddress;
@@ -47,8 +47,10 @@ pub struct Config {
     pub keys: KeySettings,
     /// Initial values of the platform's rate limits, in requests per minute.
     pub rate_limits: RateLimits,
-    /// Initial values of the plans of organizations.
-    pub plans: PlansConfig,
+    /// Initial value of the meters.
+    pub(crate) meters: Vec<Meter>,
+    /// Initial values of the plans of organizations, by name.
+    pub plans: BTreeMap<String, Plan>,
     pub(crate) usage: UsageConfig,
     /// Initial values of the number of days for which recorded data is kept.
     pub retention: Retention,
@@ -69,12 +71,11 @@ impl Config {
 
     /// The platform settings with which a new database is created.
     pub(crate) fn initial_settings(&self) -> Settings {
-        let PlansConfig { standard, enterprise } = &self.plans;
-        let plans = [(STANDARD_PLAN, standard), ("enterprise", enterprise)];
         Settings {
             keys: self.keys.clone(),
             rate_limits: self.rate_limits.clone(),
-            plans: plans.map(|(name, plan)| (name.to_owned(), plan.clone())).into(),
+            meters: self.meters.clone(),
+            plans: self.plans.clone(),
             retention: self.retention.clone(),
             maintenance: self.maintenance.clone(),
         }
@@ -296,14 +297,6 @@ impl IdempotencyConfig {
     }
 }
 
-/// `[plans]`: the plans of organizations.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub struct PlansConfig {
-    /// The plan of organizations that were not assigned another plan.
-    pub standard: Plan,
-    pub(crate) enterprise: Plan,
-}
-
 /// `[usage]`: how API key verifications are counted.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 pub(crate) struct UsageConfig {
@@ -313,6 +306,9 @@ pub(crate) struct UsageConfig {
         serialize_with = "values::serialize_duration"
     )]
     pub(crate) flush_interval: Duration,
+    /// The largest number of ids of reports that are kept, each for 24 hours.
+    #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 1_000_000_000, _, _>")]
+    pub(crate) max_report_ids: u64,
 }
 
 /// `[log]`: the log, which is written to standard error.

@@ -26,6 +26,7 @@ pub enum Code {
     InvalidRequest,
     InvalidCursor,
     SecretInField,
+    UnknownMeter,
     Unauthenticated,
     InvalidApiKey,
     InsufficientScope,
@@ -76,7 +77,11 @@ impl Code {
     /// The HTTP status of a response with this code.
     pub fn status(self) -> u16 {
         match self {
-            Code::InvalidJson | Code::InvalidRequest | Code::InvalidCursor | Code::SecretInField => 400,
+            Code::InvalidJson
+            | Code::InvalidRequest
+            | Code::InvalidCursor
+            | Code::SecretInField
+            | Code::UnknownMeter => 400,
             Code::Unauthenticated | Code::InvalidApiKey => 401,
             Code::InsufficientScope
             | Code::PlatformKeyRequired
@@ -104,6 +109,7 @@ impl Code {
             | Code::InvalidRequest
             | Code::InvalidCursor
             | Code::SecretInField
+            | Code::UnknownMeter
             | Code::NotFound
             | Code::MethodNotAllowed
             | Code::AlreadyExists
@@ -211,6 +217,15 @@ impl Error {
         let has_secret = details.iter().any(|detail| detail.code == Code::SecretInField.name());
         let code = if has_secret { Code::SecretInField } else { Code::InvalidRequest };
         Self { details, ..Self::new(code, message) }
+    }
+
+    /// `UNKNOWN_METER` if that is what is wrong with each field of an `INVALID_REQUEST`.
+    pub(crate) fn with_code_of_details(self) -> Self {
+        let is_unknown_meter = |detail: &ErrorDetail| detail.code == Code::UnknownMeter.name();
+        match !self.details.is_empty() && self.details.iter().all(is_unknown_meter) {
+            true => Self { code: Code::UnknownMeter, ..self },
+            false => self,
+        }
     }
 
     /// `NOT_FOUND`, also for a resource of another organization.

@@ -13,11 +13,13 @@ CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 HOUR = 3_600_000
 DAY = 24 * HOUR
-ORGANIZATION = {"id": "org_bench", "name": "Bench", "email": "bench@example.com"}
-# The rate limit is counted, but never reached.
+# Limits that are counted, but never reached.
+RATE_LIMIT = {"meter": "requests", "limit": 1_000_000_000, "window_seconds": 60}
+QUOTA = {"meter": "requests", "limit": 2**53 - 1, "period": "month"}
+# Limits are set explicitly, because those of a plan would be reached.
+ORGANIZATION = {"id": "org_bench", "name": "Bench", "email": "bench@example.com", "limits": []}
 API_KEY = {"organization_id": "org_bench", "id": "key_model", "name": "Production API Key",
-           "scopes": ["workflows:read", "transactions:write"],
-           "rate_limit": {"limit": 1_000_000_000, "window_seconds": 60}}
+           "scopes": ["workflows:read", "transactions:write"], "limits": [RATE_LIMIT]}
 
 
 def secrets(begin, count):
@@ -49,6 +51,8 @@ def store(file, model, secrets, status="active"):
                "SELECT hash, seq, 'current' FROM new ORDER BY hash")
     db.execute("INSERT INTO api_key_scopes (scope, key_seq) SELECT held.scope, new.seq FROM new, api_key_scopes held "
                "WHERE held.key_seq = (SELECT seq FROM api_keys WHERE id = :model) ORDER BY 1, 2", names)
+    db.execute("INSERT INTO limit_meters (meter, subject) SELECT held.meter, new.seq FROM new, limit_meters held "
+               "WHERE held.subject = (SELECT seq FROM api_keys WHERE id = :model) ORDER BY 1, 2", names)
     db.commit()
     db.close()
 

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 import urllib.request
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode, urlsplit
@@ -23,6 +24,9 @@ ROOT = BENCHES.parent.parent
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")).resolve()
 PROGRAM = TARGET / "release" / "tollhouse"
 KEY = "the-admin-key-of-a-benchmark-0123456789"
+# A program that uses less of a processor than this part, for longer than `usage.flush_interval`, is idle.
+IDLE_PART = 0.05
+IDLE_SECONDS = 1.5
 
 
 def directory():
@@ -83,13 +87,35 @@ class Program:
         self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout)
 
-    def processor_seconds(self):
-        """CPU time that the process and its children have used so far."""
-        task = Path(f"/proc/{self.process.pid}/task/{self.process.pid}")
-        pids = [self.process.pid, *(task / "children").read_text().split()]
-        # After the name, which may contain any character, user time and system time are fields 12 and 13.
-        stats = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids)
-        return sum(int(stat[11]) + int(stat[12]) for stat in stats) / os.sysconf("SC_CLK_TCK")
+    def thread_times(self):
+        """The name of each thread of the process and its children, and the CPU time in µs that it has used so far."""
+        main = Path(f"/proc/{self.process.pid}/task/{self.process.pid}")
+        times = {}
+        for pid in (self.process.pid, *(main / "children").read_text().split()):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                try:
+                    name = (thread / "comm").read_text().rstrip()
+                    times[thread] = name, int((thread / "schedstat").read_text().split()[0]) / 1000
+                except (FileNotFoundError, ProcessLookupError):
+                    pass  # The thread has ended.
+        return times
+
+    def processor_us_since(self, before):
+        """CPU time in µs since `before`, which is a result of `thread_times`, by name of the threads."""
+        used = Counter()
+        for thread, (name, us) in self.thread_times().items():
+            used[name] += us - before.get(thread, (name, 0))[1]
+        return used
+
+    def wait_until_idle(self):
+        """Waits until the program has finished what it does after its last response, such as writing usage."""
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            before = self.thread_times()
+            time.sleep(IDLE_SECONDS)
+            if self.processor_us_since(before).total() < IDLE_PART * IDLE_SECONDS * 1e6:
+                return
+        raise SystemExit(f"still busy two minutes after the last request: {self.command[0]}")
 
     def memory_mib(self, name):
         """A value of /proc/PID/status in MiB: `VmRSS` is the resident memory, `VmHWM` its peak."""
@@ -218,19 +244,24 @@ class Server(Program):
             "BENCH_TAIL": body[1]} | variables, threads)
 
 
-def wrk(program, path, connections, seconds, env, threads=1):
-    """Runs the load generator with these variables for wrk.lua. Any status but 2xx fails the benchmark."""
+def wrk(program, path, connections, seconds, env, threads=1, until_idle=False):
+    """Runs the load generator with these variables for wrk.lua. Any status but 2xx fails the benchmark. With
+    `until_idle`, the CPU time includes what the program does after the last response, and the next run is not disturbed
+    by it."""
     env = env | {"BENCH_THREADS": str(threads)}
     command = ["wrk", f"-t{threads}", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s",
                "-s", BENCHES / "wrk.lua", program.url + path]
-    before = program.processor_seconds()
+    before = program.thread_times()
     process = subprocess.run(command, env=os.environ | env, capture_output=True, text=True, check=True)
-    used = program.processor_seconds() - before
+    if until_idle:
+        program.wait_until_idle()
+    used = program.processor_us_since(before)
     result = json.loads(re.search(r"RESULT (.*)", process.stdout)[1])
     if result["not_2xx"] or result["broken"] or not result["requests"]:
         raise SystemExit(f"some requests failed:\n{process.stdout}")
     result["rate"] = result["requests"] * 1e6 / result["us"]
-    result["processor_us"] = used * 1e6 / result["requests"]
+    result["threads_us"] = Counter({name: us / result["requests"] for name, us in used.items()})
+    result["processor_us"] = used.total() / result["requests"]
     return result
 
 

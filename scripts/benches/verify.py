@@ -1,6 +1,7 @@
-"""verifications per second, compared with a bare warp route, nginx with a map of the keys, and better-auth."""
+"""verifications per second, compared with bare warp, bare hyper, nginx with a map of the keys, and better-auth."""
 
 import http.client
+import json
 import os
 import shutil
 import socket
@@ -8,27 +9,58 @@ import statistics
 import subprocess
 import sys
 from contextlib import ExitStack
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from harness import BENCHES, TARGET, Program, Server, directory, write_lines, wrk
-from dataset import secrets, store
+from dataset import API_KEY, ORGANIZATION, QUOTA, RATE_LIMIT, secrets, store
 
 CONNECTIONS = 64
 # Threads of the load generator. A single thread is always busy and partly measures itself, so that is a separate case.
 THREADS = os.cpu_count()
-ALTERNATIONS = 5
+ALTERNATIONS = 9
 SECONDS = 2
-KEYS_IN_USE = 1_000
+FEW = 1_000  # keys of the usual cases
+SOME = 100_000
 MANY = 1_000_000
 # The number of requests that are built before a run; no run sends as many.
-WINDOW = 250_000
-ORGANIZATION = {"id": "org_bench", "name": "Bench", "email": "bench@example.com"}
-# The rate limit is counted, but never reached.
-API_KEY = {"organization_id": "org_bench", "name": "Production API Key",
-           "scopes": ["workflows:read", "transactions:write"],
-           "rate_limit": {"limit": 1_000_000_000, "window_seconds": 60}}
-SIDES = ("Tollhouse", "bare warp", "nginx", "better-auth")
+PREPARED_REQUESTS = 250_000
+SIDES = ("Tollhouse", "bare warp", "bare hyper", "nginx", "better-auth")
+# The cases with many keys also measure the same server with only a few of them.
+FEW_KEYS = f"{FEW:,} keys"
+# What Tollhouse's threads do: `worker` serves connections, `lookups` reads keys that are not in memory, `writer` writes
+# to the database, and `tokio-rt-worker` passes it the usage.
+THREAD_NAMES = ("worker", "lookups", "writer", "tokio-rt-worker")
+
+
+class KeySet:
+    """Keys with the same limits, and a number of organizations to which they belong in turn."""
+
+    def __init__(self, name, first, count, key_limits=(RATE_LIMIT,), organization_limits=(), organizations=1,
+                 status="active"):
+        self.first = first
+        self.count = count
+        self.ids = [f"{name}-{number}" for number in range(organizations)]
+        self.key_limits = list(key_limits)
+        self.organization_limits = list(organization_limits)
+        self.status = status
+
+    def create(self, server):
+        """Creates the organizations, each with a key as the model for its others."""
+        for id in self.ids:
+            organization = {"id": f"org_{id}", "email": f"{id}@example.com", "limits": self.organization_limits}
+            key = {"id": f"key_{id}", "organization_id": f"org_{id}", "limits": self.key_limits}
+            server.call("POST", "/admin/v1/organizations", ORGANIZATION | organization)
+            server.call("POST", "/admin/v1/api-keys", API_KEY | key)
+
+    def store(self, file):
+        """Stores the keys while the server is stopped."""
+        for number, id in enumerate(self.ids):
+            store(file, f"key_{id}", islice(self.secrets(), number, None, len(self.ids)), self.status)
+
+    def secrets(self):
+        return secrets(self.first, self.count)
 
 
 class Side:
@@ -39,7 +71,9 @@ class Side:
         self.program = program
         self.request = request
         self.file = keys
-        self.keys = keys.read_text().split()
+        all_keys = keys.read_text().split()
+        self.count = len(all_keys)
+        self.sample = (all_keys[0], all_keys[self.count // 2], all_keys[-1])
         self.expected = expected
         self.sent = 0
 
@@ -57,23 +91,24 @@ class Side:
 
     def check(self):
         """Checks the responses of a sample. The measured requests are only checked for their status."""
-        for key in {self.keys[0], self.keys[len(self.keys) // 2], self.keys[-1]}:
+        for key in self.sample:
             self.ask(key)
 
     def load(self, seconds=SECONDS, threads=THREADS):
         """Sends the keys one after the other, from the first one that was not sent yet."""
         head, tail = self.request
-        offset = self.sent % len(self.keys) * len(f"{self.keys[0]}\n")
-        count = max(min(len(self.keys), WINDOW), threads)
+        offset = self.sent % self.count * (self.file.stat().st_size // self.count)
+        count = max(min(self.count, PREPARED_REQUESTS), threads)
         result = wrk(self.program, "", CONNECTIONS, seconds, {
             "BENCH_HEAD": head, "BENCH_TAIL": tail, "BENCH_KEYS": str(self.file),
-            "BENCH_OFFSET": str(offset), "BENCH_COUNT": str(count)}, threads)
+            "BENCH_OFFSET": str(offset), "BENCH_COUNT": str(count)}, threads,
+            until_idle=isinstance(self.program, Server))
         self.sent += min(result["requests"], count)
         return result
 
     def send_all(self):
         """Sends every key at least once."""
-        while self.sent < len(self.keys):
+        while self.sent < self.count:
             self.load(5)
 
 
@@ -94,16 +129,21 @@ def get(path):
 
 def sample_response(side):
     """Returns the length of the body and the headers, except for those that every server adds itself."""
-    body, headers = side.ask(side.keys[0])
+    body, headers = side.ask(side.sample[0])
     automatic = ("connection", "content-length", "date")
     return len(body), {name: value for name, value in headers if name.lower() not in automatic}
 
 
-def bare(side, dir):
-    """Starts a warp route that answers with the same number of bytes and the same headers for every key."""
+def bare_sides(side, stack):
+    """Starts routes of warp and hyper that answer the same requests, for every key with the same number of bytes and
+    the same headers."""
     length, headers = sample_response(side)
-    command = [TARGET / "release" / "examples" / "bare", str(length), *map(": ".join, headers.items())]
-    return Program(command, dir)
+    sides = {}
+    for name, example in (("bare warp", "bare"), ("bare hyper", "bare_hyper")):
+        command = [TARGET / "release" / "examples" / example, str(length), *map(": ".join, headers.items())]
+        program = stack.enter_context(Program(command, stack.enter_context(directory())))
+        sides[name] = Side(program, side.request, side.file)
+    return sides
 
 
 def nginx(keys, sides, dir):
@@ -144,17 +184,17 @@ def better_auth(dir):
     home = TARGET / "better-auth"
     shutil.copytree(BENCHES / "better-auth", home, dirs_exist_ok=True)
     subprocess.run(["npm", "install", "--no-audit", "--no-fund"], cwd=home, stdout=sys.stderr, check=True)
-    return Program(["node", home / "server.mjs", dir, str(KEYS_IN_USE)], dir)
+    return Program(["node", home / "server.mjs", dir, str(FEW)], dir)
 
 
 def compare(name, sides, threads=THREADS):
-    """Measures all sides in alternating runs."""
+    """Measures all sides in alternating runs, every second time in the opposite order."""
     for side in sides.values():
         side.check()
         side.load(1)  # warm-up
     runs = {side: [] for side in sides}
-    for _ in range(ALTERNATIONS):
-        for side in sides:
+    for number in range(ALTERNATIONS):
+        for side in list(sides)[::-1 if number % 2 else 1]:
             runs[side].append(sides[side].load(threads=threads))
     for side in sides:
         sides[side].check()
@@ -162,67 +202,91 @@ def compare(name, sides, threads=THREADS):
     return name, runs
 
 
-def prepare(dir, count):
-    """Creates a database with `count` active keys and a thousand disabled ones. Returns the verifier's key."""
+def prepare(dir, key_sets):
+    """Creates a database with these keys. Returns the verifier's key."""
     with Server(dir) as server:
-        server.call("POST", "/admin/v1/organizations", ORGANIZATION)
-        model = server.call("POST", "/admin/v1/api-keys", API_KEY)["id"]
+        for key_set in key_sets:
+            key_set.create(server)
         verifier = server.call("POST", "/admin/v1/api-keys", {"name": "Gateway", "scopes": ["keys:verify"]})["key"]
-    store(server.file, model, secrets(0, count))
-    store(server.file, model, secrets(MANY, KEYS_IN_USE), status="disabled")
+    for key_set in key_sets:
+        key_set.store(server.file)
     return verifier
+
+
+def check_limits(side, key_set):
+    """Checks that a response names the limits of the key and of its organization, so that these are measured."""
+    body, _ = side.ask(side.sample[0])
+    expected = [{"on": on} | limit for on, limits in (
+        ("key", key_set.key_limits), ("organization", key_set.organization_limits)) for limit in limits]
+    actual = json.loads(body)["data"]["limits"]
+    for limit in actual:
+        del limit["remaining"], limit["resets_at"]
+    if actual != expected:
+        raise SystemExit(f"not the limits that were set: {body}")
 
 
 def cases_with_few_keys(stack):
     """The cases that use a thousand keys or one."""
     start = lambda program: stack.enter_context(program)
+    one_window = KeySet("window", 0, FEW)
+    no_limit = KeySet("none", FEW, FEW, key_limits=())
+    # In a hundred organizations, so that connections seldom wait for each other.
+    four_limits = KeySet("four", 2 * FEW, FEW, (RATE_LIMIT, QUOTA), (RATE_LIMIT, QUOTA), organizations=100)
+    hot_organization = KeySet("hot", 3 * FEW, FEW, organization_limits=(RATE_LIMIT,))
+    disabled = KeySet("disabled", 4 * FEW, FEW, status="disabled")
     dir = start(directory())
-    verifier = prepare(dir, KEYS_IN_USE)
+    verifier = prepare(dir, [one_window, no_limit, four_limits, hot_organization, disabled])
     server = start(Server(dir))
-    keys = write_lines(Path(dir) / "keys", secrets(0, KEYS_IN_USE))
 
-    def verify(keys, code):
+    def verify(secrets, code):
+        keys = write_lines(Path(start(directory())) / "keys", secrets)
         return Side(server, post(keys, "/v1/keys/verify", verifier), keys, f'"code":"{code}"')
 
-    def bare_side(side):
-        """The same requests to a bare route."""
-        return Side(start(bare(side, start(directory()))), side.request, side.file)
-
-    valid = verify(keys, "VALID")
-    forward_auth = Side(server, get("/v1/forward-auth"), keys)
-    nginx_server = start(nginx(keys, {"/verify": valid, "/forward-auth": forward_auth}, start(directory())))
+    valid = verify(one_window.secrets(), "VALID")
+    check_limits(valid, one_window)
+    forward_auth = Side(server, get("/v1/forward-auth"), valid.file)
+    nginx_server = start(nginx(valid.file, {"/verify": valid, "/forward-auth": forward_auth}, start(directory())))
     better_auth_server = start(better_auth(dir := start(directory())))
     better_auth_keys = Path(dir) / "keys"
-    sides = {"Tollhouse": valid, "bare warp": bare_side(valid), "nginx": Side(nginx_server, get("/verify"), keys)}
+    sides = {"Tollhouse": valid} | bare_sides(valid, stack) | {"nginx": Side(nginx_server, get("/verify"), valid.file)}
     better_auth_side = Side(better_auth_server, post(better_auth_keys), better_auth_keys, '"valid":true')
     yield compare("verify", sides | {"better-auth": better_auth_side})
     yield compare("verify, one load generator thread", sides, threads=1)
-    yield compare("forward-auth", {
-        "Tollhouse": forward_auth, "bare warp": bare_side(forward_auth),
-        "nginx": Side(nginx_server, get("/forward-auth"), keys)})
+    yield compare("forward-auth", {"Tollhouse": forward_auth} | bare_sides(forward_auth, stack) | {
+        "nginx": Side(nginx_server, get("/forward-auth"), valid.file)})
+    for name, key_set in (("no limit", no_limit), ("four limits on key and organization", four_limits),
+                          ("one organization with a limit", hot_organization)):
+        side = verify(key_set.secrets(), "VALID")
+        check_limits(side, key_set)
+        yield compare(f"verify, {name}", {"Tollhouse": side} | bare_sides(side, stack))
     for name, keys, code in (
-            ("verify, one key", secrets(0, 1), "VALID"),
-            ("verify, unknown keys", (f"sk_live_{n:035}" for n in range(KEYS_IN_USE)), "NOT_FOUND"),
-            ("verify, disabled keys", secrets(MANY, KEYS_IN_USE), "DISABLED")):
-        side = verify(write_lines(Path(start(directory())) / "keys", keys), code)
-        yield compare(name, {"Tollhouse": side, "bare warp": bare_side(side)})
+            ("one key", islice(one_window.secrets(), 1), "VALID"),
+            ("unknown keys", (f"sk_live_{n:035}" for n in range(FEW)), "NOT_FOUND"),
+            ("disabled keys", disabled.secrets(), "DISABLED")):
+        side = verify(keys, code)
+        yield compare(f"verify, {name}", {"Tollhouse": side} | bare_sides(side, stack))
+    # verify-batch belongs here, with `valid` as a side: keys per second in batches and in single calls.
 
 
-def cases_with_many_keys():
-    """The cases that use a million keys: first most are read from the database, then all are in memory."""
-    with directory() as dir:
-        verifier = prepare(dir, MANY)
-        keys = write_lines(Path(dir) / "keys", secrets(0, MANY))
-        request = post(keys, "/v1/keys/verify", verifier)
-        for name, settings in (
-                ("verify, 1,000,000 keys, cache as shipped", {}),
-                ("verify, 1,000,000 keys, cache for all", {"TOLLHOUSE_CACHE__MAX_BYTES": str(4 * 2**30)})):
-            with Server(dir, **settings) as server, directory() as bare_dir:
-                side = Side(server, request, keys, '"code":"VALID"')
-                if settings:
-                    side.send_all()
-                with bare(side, bare_dir) as bare_server:
-                    yield compare(name, {"Tollhouse": side, "bare warp": Side(bare_server, request, keys)})
+def cases_with_many_keys(stack):
+    """The cases that use 100,000 or a million keys. Where all are in memory, they were verified before."""
+    dir = stack.enter_context(directory())
+    keys = KeySet("window", 0, MANY)
+    verifier = prepare(dir, [keys])
+    files = {count: write_lines(Path(dir) / f"keys-{count}", islice(keys.secrets(), count))
+             for count in (FEW, SOME, MANY)}
+    large_cache = {"TOLLHOUSE_CACHE__MAX_BYTES": str(4 * 2**30)}
+    for name, count, settings, in_memory in (
+            ("100,000 keys", SOME, {}, True),
+            ("1,000,000 keys, cache as shipped", MANY, {}, False),
+            ("1,000,000 keys, cache for all", MANY, large_cache, True)):
+        with ExitStack() as programs:
+            server = programs.enter_context(Server(dir, **settings))
+            side, few = (Side(server, post(files[size], "/v1/keys/verify", verifier), files[size], '"code":"VALID"')
+                         for size in (count, FEW))
+            if in_memory:
+                side.send_all()
+            yield compare(f"verify, {name}", {"Tollhouse": side, FEW_KEYS: few} | bare_sides(side, programs))
 
 
 def table(title, cases, measure, show):
@@ -238,16 +302,37 @@ def table(title, cases, measure, show):
         print(f"| {' | '.join(cells)} |")
 
 
+def median(runs, measure):
+    return statistics.median(run[measure] for run in runs)
+
+
+def table_of_threads(cases):
+    """Prints the CPU time of Tollhouse's threads, and the ratio to that with few keys (median of the runs)."""
+    names = " | ".join(f"`{name}`" for name in THREAD_NAMES)
+    print(f"\n| CPU time per request of Tollhouse's threads, µs | all | {names} "
+          f"| all, ratio to {FEW_KEYS} | `worker`, ratio to {FEW_KEYS} |")
+    print("| --- |" + " ---: |" * (3 + len(THREAD_NAMES)))
+    for name, runs in cases:
+        own = runs[SIDES[0]]
+        cells = [name, f"{median(own, 'processor_us'):.1f}"]
+        cells += [f"{median([run['threads_us'] for run in own], thread):.2f}" for thread in THREAD_NAMES]
+        ratios = [(run["processor_us"] / few["processor_us"], run["threads_us"]["worker"] / few["threads_us"]["worker"])
+                  for run, few in zip(own, runs.get(FEW_KEYS, []))]
+        cells += [f"{statistics.median(column):.2f}" for column in zip(*ratios)] or ["", ""]
+        print(f"| {' | '.join(cells)} |")
+
+
 def main():
-    with ExitStack() as stack:
-        cases = list(cases_with_few_keys(stack))
-    cases += cases_with_many_keys()
+    cases = []
+    for group in (cases_with_few_keys, cases_with_many_keys):
+        with ExitStack() as stack:
+            cases += group(stack)
     print(f"{os.cpu_count()} processors, {CONNECTIONS} connections, {THREADS} load generator threads.")
-    median = lambda runs, measure: statistics.median(run[measure] for run in runs)
     table("requests/s", cases, "rate", lambda runs: f"{median(runs, 'rate'):,.0f}")
     table("p50 / p99 in ms, ratio of p99", cases, "p99_us",
           lambda runs: f"{median(runs, 'p50_us') / 1000:.2f} / {median(runs, 'p99_us') / 1000:.2f}")
     table("CPU time per request, µs", cases, "processor_us", lambda runs: f"{median(runs, 'processor_us'):.1f}")
+    table_of_threads(cases)
 
 
 main()

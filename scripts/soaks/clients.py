@@ -15,11 +15,13 @@ from pathlib import Path
 from urllib.parse import urlencode, urlsplit
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "benches"))
-from dataset import secrets  # noqa: E402
+from dataset import QUOTA, RATE_LIMIT, secrets  # noqa: E402
 from harness import KEY, Client, allow_many_files  # noqa: E402
 
 ORGANIZATION = "org_soak"
 SUSPENDED = "org_suspended"  # Suspended and reactivated again and again.
+# Limits that all keys of the organization share. They are counted, but never reached.
+ORGANIZATION_LIMITS = [RATE_LIMIT, QUOTA]
 CHANGED_KEYS = 50
 UNKNOWN_KEYS = 1_000  # Always the same: a cache that fills up is no leak.
 SILENT_SECONDS = 10  # http.header_timeout
@@ -29,9 +31,9 @@ LEAKED_IN_TURN = 30  # steps between two uses of a leaked connection
 # The keys that are verified: how many, their fields, and the codes that a verification may return.
 VERIFIED = {
     "plain": (200, {}, ("VALID",)),
-    "limited": (20, {"rate_limit": {"limit": 20, "window_seconds": 60}}, ("VALID", "RATE_LIMITED")),
-    "quota": (20, {"quota": {"limit": 20_000, "period": "hour"}}, ("VALID",)),
-    "exceeded": (5, {"quota": {"limit": 100, "period": "hour"}}, ("VALID", "QUOTA_EXCEEDED")),
+    "limited": (20, {"limits": [{"limit": 20, "window_seconds": 60}]}, ("VALID", "RATE_LIMITED")),
+    "quota": (20, {"limits": [{"limit": 20_000, "period": "hour"}]}, ("VALID",)),
+    "exceeded": (5, {"limits": [{"limit": 100, "period": "hour"}]}, ("VALID", "QUOTA_EXCEEDED")),
     "allowlist": (10, {"allowed_ips": ["203.0.113.0/24"]}, ("IP_NOT_ALLOWED",)),
     "scope": (10, {"scopes": ["transactions:write"]}, ("INSUFFICIENT_SCOPE",)),
 }
@@ -46,8 +48,8 @@ READS = ("/whoami", "/organizations", f"/organizations/{ORGANIZATION}", "/api-ke
 def create(server):
     """Creates the organizations and keys. Returns the secrets of the verified keys by kind, and the ids of the changed
     ones with their secrets."""
-    for id in (ORGANIZATION, SUSPENDED):
-        body = {"id": id, "name": id, "email": f"{id.replace('_', '-')}@example.com"}
+    for id, limits in ((ORGANIZATION, ORGANIZATION_LIMITS), (SUSPENDED, None)):
+        body = {"id": id, "name": id, "email": f"{id.replace('_', '-')}@example.com", "limits": limits}
         server.call("POST", "/admin/v1/organizations", body)
     server.call("POST", "/admin/v1/users", {"id": "user_soak", "name": "Soak", "email": "soak@example.com"})
 

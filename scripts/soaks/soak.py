@@ -27,7 +27,8 @@ MINUTE = 60
 WARM_UP_SECONDS = 120
 # More than fits into the page caches of all connections, so that they are full before the measurement begins.
 EVENTS = 150_000
-READERS = 3  # with the operator, as many exports as may run at once
+EXPORTS = 3  # with the operator, as many as may run at once
+READERS = 8  # More than there are connections, of which an idle one is the last that is used.
 PROOF_INTERVAL = 6
 PROOF_INTERVALS = 20
 PROOF_WARM_UP_SECONDS = 30
@@ -91,7 +92,8 @@ class Run:
     def measure(self, count, warm_up):
         with ExitStack() as stack:
             directory = Path(stack.enter_context(temporary_directory()))
-            settings = {"TOLLHOUSE_PLANS__STANDARD__REQUESTS_PER_MINUTE": "0"}
+            # Without limits of the plan for keys that have none of their own.
+            settings = {"TOLLHOUSE_PLANS__STANDARD__KEY_LIMITS": "[]"}
             with Server(directory, self.program, **settings) as server:
                 data = create(server)
             store_chain(server.file, EVENTS, days=20)
@@ -186,14 +188,16 @@ def wait(clients, until):
 
 
 def warm(server):
-    """Fills the page caches: exports of all events at once, pages of the audit log, and reads that the writer
-    records."""
+    """Fills the page caches: exports of all events at once, pages of the audit log from more clients than there are
+    connections, and reads that the writer records."""
     keys = [server.call("POST", "/admin/v1/api-keys", {"name": f"reader {number}", "scopes": ["*"]})
             for number in range(READERS)]
     operations = [{"method": "GET", "path": f"/api-keys/{keys[0]['id']}"}] * 100
 
-    def work(key):
+    def export(key):
         export_events(server.url, key)
+
+    def read(key):
         client = Client(server.url, key)
         page = {}
         for _ in range(100):
@@ -201,11 +205,12 @@ def warm(server):
             page = {"cursor": response["metadata"]["nextCursor"]}
             client.send(client.with_body("POST", "/admin/v1/batch", {"operations": operations}))
 
-    threads = [threading.Thread(target=work, args=(key["key"],)) for key in keys]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    for work, count in ((export, EXPORTS), (read, READERS)):
+        threads = [threading.Thread(target=work, args=(key["key"],)) for key in keys[:count]]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
 
 
 def show(run):

@@ -6,7 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ledger import Ledger, Stored
+from ledger import TRIED, Ledger, Stored
 from load import Load, create_quota_key
 from shim import ALL, DATABASE, TARGET, WAL, Control, Server, run
 
@@ -19,13 +19,13 @@ def directory():
     return tempfile.TemporaryDirectory(prefix="torture-", dir=TARGET)
 
 
-def check_stopped(dir, ledger, result, rng, position=None):
-    """Starts the server on a directory whose last server ended, checks everything that was acknowledged, and kills it.
-    Returns false if it doesn't start."""
+def check_stopped(dir, ledger, result, rng, position=None, tried=TRIED):
+    """Starts the server on a directory whose last server ended, checks everything that was acknowledged, of the secrets
+    only `tried` ones, and kills it. Returns false if it doesn't start."""
     try:
         with Server(dir) as server:
             ledger.check(Stored(server.data / "tollhouse.db"), result, position)
-            ledger.probe(server.caller(), result, rng, position)
+            ledger.probe(server.caller(), result, rng, position, tried)
     except SystemExit as error:
         result.add_wrong("the server did not start")
         result.add_lost("acknowledged changes unreachable", ledger.acknowledged(position))

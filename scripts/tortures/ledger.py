@@ -8,6 +8,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
+TRIED = 30  # secrets that must be denied
+METERS = ["requests", "tokens"]  # of the quotas
 
 
 @dataclass
@@ -48,11 +50,21 @@ class Key:
 
 @dataclass
 class QuotaKey:
-    """A key with a quota, and the positions of the record at its VALID verifications."""
+    """A key and its organization, which have a quota of `limit` units for each meter, and the positions of the record
+    at the key's VALID verifications. Each of them has spent a unit of each quota."""
     id: str
+    organization: str
     secret: str
     limit: int
     valid: list = field(default_factory=list)
+
+    def verify(self, caller):
+        return caller.verify(self.secret, **{meter: 1 for meter in METERS})
+
+    def is_over_quota(self, stored, used):
+        """True if some quota allows, or has leased, fewer units than were used."""
+        leased = [stored.leased.get((id, meter), 0) for id in (self.id, self.organization) for meter in METERS]
+        return used > min(self.limit, *leased)
 
 
 @dataclass
@@ -94,9 +106,11 @@ class Stored:
             events = database.execute("SELECT json_extract(event, '$.context.request_id') FROM audit_events "
                                       "WHERE access = 'write' AND outcome = 'success'")
             self.events = Counter(request_id for request_id, in events)
-            rows = database.execute("SELECT id, coalesce((SELECT sum(leased) FROM quotas WHERE key_seq = seq), 0) "
-                                    "FROM api_keys WHERE quota_limit IS NOT NULL")
-            self.leased = dict(rows)
+            # Units that are leased, by key or organization and meter.
+            rows = database.execute("SELECT coalesce(k.id, o.id), meter, sum(leased) FROM quotas "
+                                    "LEFT JOIN api_keys k ON k.seq = subject "
+                                    "LEFT JOIN organizations o ON o.seq = -1 - subject GROUP BY subject, meter")
+            self.leased = {(id, meter): leased for id, meter, leased in rows}
 
 
 def digest(secret):
@@ -144,7 +158,7 @@ class Ledger:
             self.check_key(key, stored, result, position)
         for key in self.quota_keys:
             used = sum(position is None or at <= position for at in key.valid)
-            if used > min(stored.leased.get(key.id, 0), key.limit):
+            if key.is_over_quota(stored, used):
                 result.over_quota += 1
 
     def check_key(self, key, stored, result, position):
@@ -174,7 +188,7 @@ class Ledger:
             elif events != (index <= applied):
                 result.add_wrong("a change without its one audit event, or an event without its change")
 
-    def probe(self, caller, result, rng, position=None, count=30):
+    def probe(self, caller, result, rng, position=None, count=TRIED):
         """Verifies secrets: what was revoked, disabled or replaced must be denied, what is active must be valid, except
         for keys that are lost anyway."""
         denied, valid = [], []

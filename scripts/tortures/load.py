@@ -4,7 +4,7 @@ import random
 import threading
 import time
 
-from ledger import ACKNOWLEDGED, REFUSED, UNKNOWN, Change, Key, QuotaKey
+from ledger import ACKNOWLEDGED, METERS, REFUSED, UNKNOWN, Change, Key, QuotaKey
 from shim import REFUSALS
 
 CLIENTS = 8
@@ -114,15 +114,27 @@ class Writer:
 
 
 def create_quota_key(server, ledger, name):
-    body = {"id": f"key_{name}", "name": name, "scopes": [], "quota": {"limit": QUOTA, "period": "month"}}
-    status, data, code = server.caller().call("POST", "/admin/v1/api-keys", body)
-    if status != 201:
-        raise SystemExit(f"the key with a quota was not created: {status} {code}")
-    ledger.quota_keys.append(QuotaKey(f"key_{name}", data["key"], QUOTA))
+    """Creates a key and its organization, both with a quota for each meter."""
+    caller = server.caller()
+
+    def call(method, path, body, **options):
+        status, data, code = caller.call(method, f"/admin/v1/{path}", body, **options)
+        if status not in (200, 201):
+            raise SystemExit(f"a key with quotas was not created: {path}: {status} {code}")
+        return data
+
+    call("PATCH", "config", {"meters": METERS}, headers={"If-Match": "*"})
+    limits = [{"meter": meter, "limit": QUOTA, "period": "month"} for meter in METERS]
+    key = f"key_{name}"
+    organization = f"org_{name}"
+    call("POST", "organizations", {"id": organization, "name": name, "email": f"{name}@example.com", "limits": limits})
+    secret = call("POST", "api-keys", {"id": key, "organization_id": organization, "name": name, "scopes": [],
+                                       "limits": limits})["key"]
+    ledger.quota_keys.append(QuotaKey(key, organization, secret, QUOTA))
 
 
 class Load:
-    """Writers, each in a thread, and one client that spends a quota, until they are stopped or unanswered.
+    """Writers, each in a thread, and one client that spends quotas, until they are stopped or unanswered.
 
     A leave of the context stops and joins them.
     """
@@ -158,7 +170,7 @@ class Load:
 
     def spend(self, caller, key, position):
         while not self.stopped.is_set():
-            if caller.verify(key.secret) == "VALID":
+            if key.verify(caller) == "VALID":
                 key.valid.append(position())
             time.sleep(0.002)
 

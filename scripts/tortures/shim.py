@@ -63,7 +63,8 @@ def settings_of_environment(**settings):
     env = {name: value for name, value in os.environ.items() if not name.startswith("TOLLHOUSE_")}
     env |= {"TOLLHOUSE_ADMIN_KEY": KEY, "TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE": "0",
             "TOLLHOUSE_RATE_LIMITS__BATCH_PER_MINUTE": "0",
-            "TOLLHOUSE_PLANS__STANDARD__REQUESTS_PER_MINUTE": "0"} | settings
+            "TOLLHOUSE_PLANS__STANDARD__KEY_LIMITS": "[]",
+            "TOLLHOUSE_PLANS__STANDARD__ORGANIZATION_LIMITS": "[]"} | settings
     return {name: value for name, value in env.items() if value is not None}
 
 
@@ -137,7 +138,7 @@ class Caller:
         response = json.loads(response)
         return status, response.get("data"), (response.get("error") or {}).get("code")
 
-    def verify(self, secret, cost=1):
-        """The code of a verification, or of the error; None if there was no response."""
-        _, data, error = self.call("POST", "/v1/keys/verify", {"key": secret, "cost": cost})
+    def verify(self, secret, **costs):
+        """The code of a verification with these costs by meter, or of the error; None if there was no response."""
+        _, data, error = self.call("POST", "/v1/keys/verify", {"key": secret, "costs": costs})
         return data["code"] if data else error

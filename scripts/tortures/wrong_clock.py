@@ -22,6 +22,8 @@ WRONG_SECONDS = 3
 
 # Tables whose rows no clock may make disappear, and the column that identifies a row.
 TABLES = (("usage_hourly", "start || ' ' || subject"), ("usage_daily", "start || ' ' || subject"),
+          ("usage_units_hourly", "start || ' ' || subject || ' ' || meter"),
+          ("usage_units_daily", "start || ' ' || subject || ' ' || meter"),
           ("verification_log", "seq"), ("audit_events", "seq"))
 
 
@@ -110,13 +112,13 @@ class ClockJumps:
             revived += caller.verify(expired) == "VALID"
             # Spends the quota of the wrong period, which must not count in the right one. A smaller jump may stay
             # within the month.
-            caller.verify(quota.secret, quota.limit // 10 if offset == YEARS else 0)
+            caller.verify(quota.secret, requests=quota.limit // 10 if offset == YEARS else 0)
             time.sleep(0.1)
         if revived:
             result.add_wrong(f"{name}: an expired key is valid again")
 
     def when_right(self, server, name, quota, result):
-        code = server.caller().verify(quota.secret)
+        code = quota.verify(server.caller())
         if code == "VALID":
             quota.valid.append(0)
         else:

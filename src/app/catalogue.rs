@@ -7,7 +7,7 @@ use arc_swap::ArcSwapOption;
 use crate::domain::scope::{CATALOGUE_ID, Catalogue};
 use crate::error::Result;
 use crate::store::{self, db::Db};
-use crate::verify::cache::VersionClock;
+use crate::verify::version_clock::VersionClock;
 
 /// The cache of the scope catalogue, which is loaded when it is first needed and when it has changed.
 #[derive(Default)]

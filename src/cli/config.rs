@@ -73,15 +73,24 @@ fn format_effective_settings(
     let mut document = DocumentMut::new();
     document.decor_mut().set_prefix("# Effective settings:\n\n");
     for (section, settings) in settings.iter() {
-        let Ok(mut table) = settings.clone().into_table() else { continue };
-        for (name, setting) in table.iter_mut() {
-            let Some(origin) = setting_sources.get(&format!("{section}.{}", name.get())) else { continue };
-            if let Item::Value(value) = setting {
+        let add_source = |item: &mut Item, setting: &str| {
+            if let (Item::Value(value), Some(origin)) = (item, setting_sources.get(setting)) {
                 // A file name may contain a line break, which would end the comment.
                 value.decor_mut().set_suffix(format!("  # {}", origin.escape_debug()));
             }
+        };
+        match settings.clone().into_table() {
+            Ok(mut table) => {
+                for (name, setting) in table.iter_mut() {
+                    add_source(setting, &format!("{section}.{}", name.get()));
+                }
+                document.insert(section, Item::Table(table));
+            }
+            Err(mut setting) => {
+                add_source(&mut setting, section);
+                document.insert(section, setting);
+            }
         }
-        document.insert(section, Item::Table(table));
     }
     Ok(document.to_string())
 }

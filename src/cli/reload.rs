@@ -17,7 +17,7 @@ use crate::telemetry::LogFilter;
 use crate::telemetry::notice::Notice;
 
 /// The sections whose settings are only the initial values of a new database.
-const INITIAL_SECTIONS: [&str; 5] = ["keys", "rate_limits", "plans", "retention", "maintenance"];
+const INITIAL_SECTIONS: [&str; 6] = ["keys", "rate_limits", "meters", "plans", "retention", "maintenance"];
 /// The setting that a reload applies.
 const LOG_LEVEL: &str = "log.level";
 
@@ -167,9 +167,9 @@ mod tests {
         let mut after = before.clone();
         after.http.trusted_proxies.push("10.0.0.0/8".parse().unwrap());
         after.tls.key = Some("key.pem".into());
-        after.plans.standard.requests_per_minute += 1;
+        after.plans.get_mut("standard").unwrap().max_keys += 1;
         after.log.level = "warn".to_owned();
-        let expected = ["http.trusted_proxies", LOG_LEVEL, "plans.standard.requests_per_minute", "tls.key"];
+        let expected = ["http.trusted_proxies", LOG_LEVEL, "plans.standard.max_keys", "tls.key"];
         assert_eq!(changed_settings(&before, &after), expected);
         assert_eq!(changed_settings(&after, &before), expected);
     }

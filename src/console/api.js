@@ -28,6 +28,13 @@ export class ApiError extends Error {
     return details.map(({ message }) => message).join(' ');
   }
 
+  /** The messages about this place in the body and about anything in it. */
+  messageWithin(pointer) {
+    const isWithin = (place) => place === pointer || place?.startsWith(`${pointer}/`);
+    const details = this.details.filter((detail) => isWithin(detail.pointer));
+    return details.map(({ message }) => message).join(' ');
+  }
+
   /** The details about anything but these fields. */
   detailsOutside(names) {
     return this.details.filter((detail) => !names.includes(fieldOf(detail)));

@@ -1,6 +1,7 @@
 // JSON merge patches (RFC 7396) of what a form changed. Fields that were not edited are not sent.
 
-const isEqual = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+/** True if both have the same JSON. */
+export const isEqual = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 
 /** The fields of `after` that differ from `before`. */
 export function changedFields(before, after) {

@@ -193,7 +193,7 @@ impl KeyAccessUpdate {
             expires_at: self.expires_at.or(key.expires_at),
             ..key.clone()
         };
-        reapply_key_revocations(key, &updated)
+        reapply_key_revocations(key, &updated, &[])
     }
 
     /// True if this update sets all fields that the earlier one set.

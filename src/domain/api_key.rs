@@ -13,7 +13,7 @@ pub(crate) use filter::ApiKeyFilter;
 use super::cidr;
 use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
-use super::limits::{Quota, RateLimit};
+use super::limits::{self, Limit};
 use super::organization;
 use super::patch::{Metadata, MetadataPatch, Patch};
 use super::rules;
@@ -100,12 +100,10 @@ pub struct ApiKey {
     /// IP addresses from which the key may be used, as CIDRs; `null` means any address.
     #[schema(required, value_type = Option<Vec<String>>, example = json!(["203.0.113.0/24"]))]
     pub allowed_ips: Option<Vec<IpNet>>,
-    /// The key's rate limit; `null` means that the limit of the organization's plan applies.
-    #[schema(required)]
-    pub rate_limit: Option<RateLimit>,
-    /// The key's quota per calendar period; `null` means no quota.
-    #[schema(required)]
-    pub quota: Option<Quota>,
+    /// The key's own limits; `null` means that the limits for keys of the organization's plan apply, an empty
+    /// list that none do.
+    #[schema(required, max_items = 8, example = json!(null))]
+    pub limits: Option<Vec<Limit>>,
     /// Custom key-value pairs.
     #[schema(value_type = schemas::Metadata)]
     pub metadata: Metadata,
@@ -182,6 +180,8 @@ pub struct Credential {
     /// The status of the user who owns the key; `None` if no user owns it. A user who is deleted or no longer
     /// a member counts as suspended.
     pub owner: Option<user::Status>,
+    /// The external id of the user who owns the key.
+    pub owner_external_id: Option<String>,
     /// Values that are computed from this credential and cached with it.
     pub memo: Memo,
 }
@@ -217,6 +217,8 @@ pub struct Tenant {
     pub(crate) plan: String,
     /// The status of the organization. A deleted organization counts as suspended.
     pub(crate) status: organization::Status,
+    /// The organization's own limits; `None` means those of its plan.
+    pub(crate) limits: Option<Vec<Limit>>,
 }
 
 /// Parameters for creating a key.
@@ -247,12 +249,10 @@ pub(crate) struct NewApiKey {
         example = json!(["203.0.113.0/24", "2001:db8::1"]),
     )]
     pub(crate) allowed_ips: Option<Vec<IpNet>>,
-    /// The key's rate limit; if `null` or omitted, the limit of the organization's plan applies. Only
-    /// platform keys can set it.
-    pub(crate) rate_limit: Option<RateLimit>,
-    /// The key's quota per calendar period; if `null` or omitted, the key has no quota. Only platform keys
-    /// can set it.
-    pub(crate) quota: Option<Quota>,
+    /// The key's own limits, at most one for each meter and window or period. If `null` or omitted, the limits for
+    /// keys of the organization's plan apply; an empty list means none. Only platform keys can set them.
+    #[schema(max_items = 8, example = json!(null))]
+    pub(crate) limits: Option<Vec<Limit>>,
     /// Custom key-value pairs.
     #[schema(value_type = Option<schemas::Metadata>, nullable = false)]
     pub(crate) metadata: Option<Metadata>,
@@ -286,8 +286,7 @@ impl NewApiKey {
             scopes: fields.required("scopes", |json, faults| scope::parse_scopes(catalogue, json, faults)),
             expires_at: fields.nullable("expires_at", |json, faults| parse_future_time(json, faults, now)),
             allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist).into_option(),
-            rate_limit: fields.nullable("rate_limit", RateLimit::read).into_option(),
-            quota: fields.nullable("quota", Quota::read).into_option(),
+            limits: fields.nullable("limits", limits::parse_limits).into_option(),
             metadata: fields.optional("metadata", rules::parse_metadata),
             id: fields.optional("id", rules::custom_id_parser(Kind::ApiKey)),
         };
@@ -317,14 +316,11 @@ pub(crate) struct ApiKeyPatch {
         example = json!(["203.0.113.0/24", "2001:db8::1"]),
     )]
     pub(crate) allowed_ips: Patch<Vec<IpNet>>,
-    /// The key's new rate limit; `null` means that the limit of the organization's plan applies. Tokens
-    /// already spent stay spent. Only platform keys can set it.
-    #[schema(value_type = Option<RateLimit>)]
-    pub(crate) rate_limit: Patch<RateLimit>,
-    /// The key's new quota per calendar period; `null` means no quota. Units already used stay used unless
-    /// the period changes. Only platform keys can set it.
-    #[schema(value_type = Option<Quota>)]
-    pub(crate) quota: Patch<Quota>,
+    /// The key's own limits, in place of its current list. `null` means that the limits for keys of the
+    /// organization's plan apply. Units already spent stay spent where the meter and the window or period stay the
+    /// same. Only platform keys can set them.
+    #[schema(value_type = Option<Vec<Limit>>, max_items = 8, example = json!(null))]
+    pub(crate) limits: Patch<Vec<Limit>>,
     /// Changes to the metadata, merged pair by pair; `null` as a value removes the pair, `null` in place of
     /// the object removes all pairs.
     #[schema(value_type = Option<schemas::MetadataPatch>)]
@@ -343,8 +339,7 @@ impl ApiKeyPatch {
             status: fields.optional("status", rules::parse_one_of::<SettableStatus>).map(Status::from),
             expires_at: fields.nullable("expires_at", |json, faults| parse_future_time(json, faults, now)),
             allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist),
-            rate_limit: fields.nullable("rate_limit", RateLimit::read),
-            quota: fields.nullable("quota", Quota::read),
+            limits: fields.nullable("limits", limits::parse_limits),
             metadata: fields.nullable("metadata", rules::parse_metadata_patch),
         };
         fields.finish(value)
@@ -352,7 +347,7 @@ impl ApiKeyPatch {
 
     /// True if the patch sets a field that only platform keys may set.
     pub(crate) fn requires_platform_key(&self) -> bool {
-        self.rate_limit.is_given() || self.quota.is_given()
+        self.limits.is_given()
     }
 
     /// Returns the key after the patch, or `INVALID_REQUEST` if the merged metadata has too many pairs.
@@ -370,8 +365,7 @@ impl ApiKeyPatch {
             status: self.status.unwrap_or(before.status),
             expires_at,
             allowed_ips: self.allowed_ips.apply(&before.allowed_ips),
-            rate_limit: self.rate_limit.apply(&before.rate_limit),
-            quota: self.quota.apply(&before.quota),
+            limits: self.limits.apply(&before.limits),
             metadata,
             previous_secret_expires_at: grace_end,
             ..before.clone()

@@ -22,7 +22,7 @@ fn cidrs_are_normalized_and_scopes_deduplicated() {
 #[test]
 fn a_new_key_reports_every_fault() {
     let error = parse_new_key(
-        r#"{"name":"","scopes":["b:read","*"],"expires_at":"1970-01-01T00:00:01Z","allowed_ips":["10.0.0.1/8","x"],"rate_limit":{"limit":0,"windows":1},"quota":{"limit":1e3,"period":"week"},"x":1,"status":"active"}"#,
+        r#"{"name":"","scopes":["b:read","*"],"expires_at":"1970-01-01T00:00:01Z","allowed_ips":["10.0.0.1/8","x"],"limits":[{"limit":0,"windows":1},{"limit":1e3,"period":"year"}],"x":1,"status":"active"}"#,
     );
     let faults: Vec<_> =
         error.unwrap_err().details.into_iter().map(|d| (d.pointer.unwrap(), d.code)).collect();
@@ -33,11 +33,11 @@ fn a_new_key_reports_every_fault() {
         ("/expires_at", "NOT_AHEAD"),
         ("/allowed_ips/0", "INVALID_CIDR"),
         ("/allowed_ips/1", "INVALID_CIDR"),
-        ("/rate_limit/limit", "INVALID_VALUE"),
-        ("/rate_limit/window_seconds", "REQUIRED"),
-        ("/rate_limit/windows", "UNKNOWN_FIELD"),
-        ("/quota/limit", "INVALID_VALUE"),
-        ("/quota/period", "INVALID_VALUE"),
+        ("/limits/0/limit", "INVALID_VALUE"),
+        ("/limits/0/windows", "UNKNOWN_FIELD"),
+        ("/limits/0", "INVALID_VALUE"),
+        ("/limits/1/period", "INVALID_VALUE"),
+        ("/limits/1/limit", "INVALID_VALUE"),
         ("/x", "UNKNOWN_FIELD"),
     ];
     assert_eq!(faults, expected.map(|(pointer, code)| (pointer.to_owned(), code.into())));

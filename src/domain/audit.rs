@@ -310,9 +310,9 @@ pub(crate) fn changed_fields(before: &impl Serialize, after: &impl Serialize) ->
     names
         .filter_map(|(name, to)| {
             let from = before.get(name).cloned().unwrap_or(Value::Null);
-            // Empty fields of a newly created resource are not listed as changes.
-            let left_empty = from.is_null()
-                && (*to == Value::Object(Default::default()) || *to == Value::Array(Vec::new()));
+            // A newly created resource without metadata or scopes has no changes of these.
+            let is_empty = *to == Value::Object(Default::default()) || *to == Value::Array(Vec::new());
+            let left_empty = before.is_null() && is_empty && matches!(name.as_str(), "metadata" | "scopes");
             (from != *to && !left_empty).then(|| Change { field: name.clone(), from, to: to.clone() })
         })
         .collect()

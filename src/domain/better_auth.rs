@@ -60,8 +60,10 @@ const MAX_METADATA_VALUE_CHARS: usize = 500;
 
 /// The length of a day in milliseconds.
 const DAY_MILLIS: i64 = 86_400_000;
-/// The refill intervals in milliseconds that are converted into a monthly quota.
-const MONTH_MILLIS: std::ops::RangeInclusive<i64> = 28 * DAY_MILLIS..=31 * DAY_MILLIS;
+/// The length of an hour in milliseconds.
+const HOUR_MILLIS: i64 = 3_600_000;
+/// The length of a week in milliseconds.
+const WEEK_MILLIS: i64 = 7 * DAY_MILLIS;
 
 fn text_column<'r>(row: &'r Row, column: &str) -> Option<&'r str> {
     row.get(column).and_then(Value::as_str).filter(|text| !text.is_empty())
@@ -204,20 +206,19 @@ pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Resul
     insert_non_null(&mut record, "hash", json!(text_column(row, "key").unwrap_or_default()));
     insert_non_null(&mut record, "hash_encoding", json!("base64url"));
     insert_non_null(&mut record, "scopes", json!(convert_permissions(row)?));
-    let mut metadata = metadata_column(row);
+    let metadata = metadata_column(row);
     let remaining = integer_column(row, "remaining");
-    let quota = convert_quota(row);
-    if let (Some(remaining), None) = (remaining, &quota) {
-        metadata.insert("better_auth_remaining".to_owned(), json!(remaining.to_string()));
-    }
+    let limits: Vec<_> = convert_rate_limit(row).into_iter().chain(convert_remaining(row)).collect();
     // better-auth permanently refuses a key that has no remaining requests and no refill, so that key is
     // imported as disabled.
     let used_up = remaining == Some(0) && integer_column(row, "refillAmount").is_none();
     let enabled = integer_column(row, "enabled").is_none_or(|enabled| enabled != 0) && !used_up;
     insert_non_null(&mut record, "status", json!(if enabled { "active" } else { "disabled" }));
     insert_non_null(&mut record, "metadata", json!(metadata));
-    insert_non_null(&mut record, "quota", json!(quota));
-    insert_non_null(&mut record, "rate_limit", json!(convert_rate_limit(row)));
+    // Without limits of its own, a key gets those of the plan, unless better-auth limited it explicitly not.
+    if !limits.is_empty() || integer_column(row, "rateLimitEnabled") == Some(0) {
+        insert_non_null(&mut record, "limits", json!(limits));
+    }
     for (name, column) in
         [("expires_at", "expiresAt"), ("created_at", "createdAt"), ("last_used_at", "lastRequest")]
     {
@@ -281,16 +282,20 @@ fn convert_rate_limit(row: &Row) -> Option<Value> {
     Some(json!({"limit": limit.clamp(1, 1_000_000_000), "window_seconds": seconds}))
 }
 
-/// Converts the refill of a key into a quota if the refill is hourly, daily or monthly. Other refills have no
-/// equivalent in Tollhouse and are dropped.
-fn convert_quota(row: &Row) -> Option<Value> {
-    let amount = integer_column(row, "refillAmount")?;
-    let interval = integer_column(row, "refillInterval")?;
+/// Converts the remaining requests of a key into a quota. With a refill, the quota is that of its calendar period;
+/// a refill at another interval has no equivalent in Tollhouse and gets the next longer period. Without a refill, the
+/// remaining requests are all that is left.
+fn convert_remaining(row: &Row) -> Option<Value> {
+    let refill = integer_column(row, "refillAmount").zip(integer_column(row, "refillInterval"));
+    let Some((amount, interval)) = refill else {
+        let remaining = integer_column(row, "remaining").filter(|remaining| *remaining > 0)?;
+        return Some(json!({"limit": remaining, "period": "total"}));
+    };
     let period = match interval {
-        3_600_000 => "hour",
-        DAY_MILLIS => "day",
-        interval if MONTH_MILLIS.contains(&interval) => "month",
-        _ => return None,
+        _ if interval <= HOUR_MILLIS => "hour",
+        _ if interval <= DAY_MILLIS => "day",
+        _ if interval <= WEEK_MILLIS => "week",
+        _ => "month",
     };
     Some(json!({"limit": amount.max(1), "period": period}))
 }
@@ -348,19 +353,27 @@ mod tests {
     fn better_auth_limits_are_converted() {
         let limits = |value| {
             let record = api_key(&row(value), &Owner::Organization("o".into()), None).unwrap();
-            (record.get("rate_limit").cloned(), record.get("quota").cloned(), record["status"].clone())
+            (record.get("limits").cloned().unwrap_or_default(), record["status"].clone())
         };
         let rate = json!({"limit": 3, "window_seconds": 60});
         let limited = json!({"rateLimitEnabled": 1, "rateLimitMax": 3, "rateLimitTimeWindow": 60_000});
-        assert_eq!(limits(limited), (Some(rate), None, json!("active")));
+        assert_eq!(limits(limited), (json!([rate]), json!("active")));
         let unlimited = json!({"rateLimitEnabled": 0, "rateLimitMax": 3, "rateLimitTimeWindow": 60_000});
-        assert_eq!(limits(unlimited).0, None);
+        assert_eq!(limits(unlimited).0, json!([]));
         let week = json!({"rateLimitMax": 70, "rateLimitTimeWindow": 7 * DAY_MILLIS});
-        assert_eq!(limits(week).0, Some(json!({"limit": 10, "window_seconds": 86_400})));
-        let refilled = json!({"remaining": 0, "refillAmount": 9, "refillInterval": 30 * DAY_MILLIS});
-        assert_eq!(limits(refilled), (None, Some(json!({"limit": 9, "period": "month"})), json!("active")));
-        assert_eq!(limits(json!({"remaining": 0, "enabled": 1})).2, "disabled");
-        assert_eq!(limits(json!({"enabled": 0})).2, "disabled");
+        assert_eq!(limits(week).0, json!([{"limit": 10, "window_seconds": 86_400}]));
+        for (days, period) in [(1, "day"), (7, "week"), (30, "month"), (31, "month"), (365, "month")] {
+            let refilled = json!({"remaining": 0, "refillAmount": 9, "refillInterval": days * DAY_MILLIS});
+            assert_eq!(
+                limits(refilled),
+                (json!([{"limit": 9, "period": period}]), json!("active")),
+                "{days}"
+            );
+        }
+        let prepaid = json!({"remaining": 5, "rateLimitMax": 3, "rateLimitTimeWindow": 60_000});
+        assert_eq!(limits(prepaid).0, json!([rate, {"limit": 5, "period": "total"}]));
+        assert_eq!(limits(json!({"remaining": 0, "enabled": 1})), (json!(null), json!("disabled")));
+        assert_eq!(limits(json!({"enabled": 0})).1, "disabled");
     }
 
     #[test]

@@ -209,6 +209,11 @@ impl<'j> Fields<'j> {
         }
     }
 
+    /// True if the body contains this field.
+    pub(crate) fn is_given(&self, name: &str) -> bool {
+        self.value_of(name).is_some()
+    }
+
     /// Returns a field's JSON, for parsing later; arrays and objects are shared, not copied. The value may have
     /// any type.
     pub(crate) fn shared_value(&mut self, name: &'static str) -> Option<Json> {

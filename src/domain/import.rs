@@ -14,7 +14,7 @@ use super::api_key::{ApiKey, Status};
 use super::cidr;
 use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
-use super::limits::{Quota, RateLimit};
+use super::limits;
 use super::membership::Role;
 use super::organization::Organization;
 use super::patch::Patch;
@@ -251,6 +251,7 @@ fn parse_organization(mut fields: Fields<'_>, now: Timestamp) -> Result<Imported
         name: fields.required("name", rules::parse_name),
         email: fields.required("email", rules::parse_email),
         plan: fields.optional("plan", parse_plan_name).unwrap_or_else(|| STANDARD_PLAN.to_owned()),
+        limits: fields.nullable("limits", limits::parse_limits).into_option(),
         status: fields.optional("status", rules::parse_one_of).unwrap_or_default(),
         metadata: fields.optional("metadata", rules::parse_metadata).unwrap_or_default(),
         created_at: timestamps.created_at,
@@ -350,8 +351,7 @@ fn parse_key(mut fields: Fields<'_>, defaults: &ImportDefaults, now: Timestamp) 
         status,
         expires_at,
         allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist).into_option(),
-        rate_limit: fields.nullable("rate_limit", RateLimit::read).into_option(),
-        quota: fields.nullable("quota", Quota::read).into_option(),
+        limits: fields.nullable("limits", limits::parse_limits).into_option(),
         metadata: fields.optional("metadata", rules::parse_metadata).unwrap_or_default(),
         created_by: fields.nullable("created_by", id_parser(Kind::ApiKey)).into_option(),
         created_at: timestamps.created_at,

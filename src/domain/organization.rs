@@ -5,8 +5,9 @@ use utoipa::IntoParams;
 
 use super::fields::{Faults, Fields, Json};
 use super::id::Kind;
+use super::limits::{self, Limit};
 use super::page::Query;
-use super::patch::{Metadata, MetadataPatch};
+use super::patch::{Metadata, MetadataPatch, Patch};
 use super::rules;
 use super::schemas;
 use super::settings::{STANDARD_PLAN, Settings};
@@ -48,6 +49,10 @@ pub(crate) struct Organization {
     /// it.
     #[schema(pattern = "^[a-z][a-z0-9-]{0,31}$", example = "enterprise")]
     pub(crate) plan: String,
+    /// The organization's own limits, which all of its keys share; `null` means that the limits for organizations
+    /// of its plan apply, an empty list that none do. Only platform keys can change them.
+    #[schema(required, max_items = 8, example = json!(null))]
+    pub(crate) limits: Option<Vec<Limit>>,
     /// Status of the organization. Keys of a suspended organization are refused. Only platform keys can
     /// change it.
     pub(crate) status: Status,
@@ -78,6 +83,10 @@ pub(crate) struct NewOrganization {
     /// Name of the organization's plan, which is one of the configured plans.
     #[schema(nullable = false, default = "standard", example = "enterprise")]
     pub(crate) plan: Option<String>,
+    /// The organization's own limits, which all of its keys share, at most one for each meter and window or
+    /// period. If `null` or omitted, the limits for organizations of its plan apply; an empty list means none.
+    #[schema(max_items = 8, example = json!(null))]
+    pub(crate) limits: Option<Vec<Limit>>,
     /// Custom key-value pairs.
     #[schema(value_type = Option<schemas::Metadata>, nullable = false)]
     pub(crate) metadata: Option<Metadata>,
@@ -98,6 +107,7 @@ impl NewOrganization {
             name: fields.required("name", rules::parse_name),
             email: fields.required("email", rules::parse_email),
             plan: fields.optional("plan", |json, faults| parse_plan_name(json, faults, settings)),
+            limits: fields.nullable("limits", limits::parse_limits).into_option(),
             metadata: fields.optional("metadata", rules::parse_metadata),
             id: fields.optional("id", rules::custom_id_parser(Kind::Organization)),
         };
@@ -111,6 +121,7 @@ impl NewOrganization {
             name: self.name,
             email: self.email,
             plan: self.plan.unwrap_or_else(|| STANDARD_PLAN.to_owned()),
+            limits: self.limits,
             status: Status::Active,
             metadata: self.metadata.unwrap_or_default(),
             created_at: now,
@@ -134,6 +145,11 @@ pub(crate) struct OrganizationPatch {
     /// it.
     #[schema(nullable = false, example = "enterprise")]
     pub(crate) plan: Option<String>,
+    /// The organization's own limits, in place of its current list. `null` means that the limits for organizations
+    /// of its plan apply. Units already spent stay spent where the meter and the window or period stay the same.
+    /// Only platform keys can change them.
+    #[schema(value_type = Option<Vec<Limit>>, max_items = 8, example = json!(null))]
+    pub(crate) limits: Patch<Vec<Limit>>,
     /// Status of the organization. Keys of a suspended organization are refused immediately. Only platform
     /// keys can change it.
     #[schema(nullable = false)]
@@ -154,6 +170,7 @@ impl OrganizationPatch {
             name: fields.optional("name", rules::parse_name),
             email: fields.optional("email", rules::parse_email),
             plan: fields.optional("plan", |json, faults| parse_plan_name(json, faults, settings)),
+            limits: fields.nullable("limits", limits::parse_limits),
             status: fields.optional("status", rules::parse_one_of),
             metadata: fields.nullable("metadata", rules::parse_metadata_patch),
         };
@@ -162,7 +179,7 @@ impl OrganizationPatch {
 
     /// True if the patch sets a field that only platform keys may set.
     pub(crate) fn needs_platform(&self) -> bool {
-        self.plan.is_some() || self.status.is_some()
+        self.plan.is_some() || self.status.is_some() || self.limits.is_given()
     }
 
     /// Returns the organization after the patch, or `INVALID_REQUEST` if the merged metadata has too many
@@ -175,6 +192,7 @@ impl OrganizationPatch {
             name: self.name.clone().unwrap_or_else(|| before.name.clone()),
             email: self.email.clone().unwrap_or_else(|| before.email.clone()),
             plan: self.plan.clone().unwrap_or_else(|| before.plan.clone()),
+            limits: self.limits.apply(&before.limits),
             status: self.status.unwrap_or(before.status),
             metadata,
             ..before.clone()

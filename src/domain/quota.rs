@@ -3,41 +3,41 @@
 //! Units are leased by a committed write to the database before they are used. Therefore the database never
 //! records fewer units than were used, and after a crash all leased units count as used.
 
-use super::limits::{Period, Quota};
+use super::limits::{Limit, Period};
+use super::meter::Meter;
+use super::subject::Subject;
 use super::time::Timestamp;
 
-/// The part of a quota's count that is stored in the database: the units that a key leased in a period.
+/// What is counted separately: the units of a meter that a subject uses in a period.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct QuotaId {
+    /// The key or organization.
+    pub subject: Subject,
+    /// What is counted.
+    pub meter: Meter,
+    /// The length of the period.
+    pub period: Period,
+    /// When the period began.
+    pub start: Timestamp,
+}
+
+/// The part of a quota's count that is stored in the database: the units that were leased in a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QuotaLease {
-    /// The `seq` of the key ([`Credential::seq`](super::api_key::Credential::seq)).
-    pub(crate) key: i64,
-    /// Whether the quota counts per hour, day or month.
-    pub(crate) period: Period,
-    /// When the period of this lease began.
-    pub(crate) start: Timestamp,
+    /// What the units are counted for.
+    pub id: QuotaId,
     /// Total number of units leased in the period, including earlier leases.
     pub units: u64,
 }
 
-/// The state of a key's quota in a period.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct QuotaStatus {
-    /// Quota units per period.
-    pub(crate) limit: u64,
-    /// Quota units left in the period.
-    pub remaining: u64,
-    /// When the next period begins and the full quota is available again.
-    pub resets_at: Timestamp,
-}
-
-/// The in-memory count of one key's quota in one period.
+/// The in-memory count of a quota in one period.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct QuotaCount {
     /// The last lease that is known to be stored in the database.
     lease: QuotaLease,
     /// When the lease's period ends.
     period_end: Timestamp,
-    /// Quota units used in the period; never more than are leased.
+    /// Quota units used in the period; more than are leased only while a report of usage is being stored.
     used_units: u64,
     /// True from the start of a write until the write is known to have succeeded. Meanwhile the database may
     /// contain more leased units than `lease`.
@@ -50,16 +50,13 @@ pub(crate) struct QuotaCount {
 }
 
 impl QuotaCount {
-    /// Creates the count of the period that contains `now`, from the units of that period that the database
-    /// states as leased. All of them count as used, because a crash may have prevented the return of unused
-    /// units.
-    pub(crate) fn resume(key: i64, period: Period, leased_units: Option<u64>, now: Timestamp) -> Self {
-        let (start, period_end) = period.bounds_at(now);
+    /// Creates the count of a period from the units that the database states as leased. All of them count as used,
+    /// because a crash may have prevented the return of unused units.
+    pub(crate) fn resume(id: QuotaId, leased_units: Option<u64>) -> Self {
         let units = leased_units.unwrap_or(0);
-        let lease = QuotaLease { key, period, start, units };
         Self {
-            lease,
-            period_end,
+            lease: QuotaLease { id, units },
+            period_end: id.period.bounds_at(id.start).1,
             used_units: units,
             is_stored_lease_uncertain: false,
             max_stored_units: units,
@@ -69,17 +66,17 @@ impl QuotaCount {
 
     /// True if the period of this count contains `now`.
     pub(crate) fn is_current(&self, now: Timestamp) -> bool {
-        (self.lease.start..self.period_end).contains(&now)
+        (self.lease.id.start..self.period_end).contains(&now)
     }
 
-    /// True if at least `cost` units of the quota are left. The quota is a parameter because its limit may
-    /// have changed since the last call.
-    pub(crate) fn admits(&self, quota: Quota, cost: u32) -> bool {
-        u64::from(cost) <= quota.limit.saturating_sub(self.used_units)
+    /// True if the limit admits this cost. With debt, nothing is admitted, not even a cost of 0. The limit is a
+    /// parameter because it may have changed since the last call.
+    pub(crate) fn admits(&self, limit: u64, cost: u32) -> bool {
+        self.used_units.saturating_add(cost.into()) <= limit
     }
 
     fn unused_units(&self) -> u64 {
-        self.lease.units - self.used_units
+        self.lease.units.saturating_sub(self.used_units)
     }
 
     /// True if enough units for this cost are leased.
@@ -89,23 +86,33 @@ impl QuotaCount {
 
     /// Returns the lease that must be stored before an admitted cost can be spent, or `None` if enough units
     /// are leased already. The lease has the usual size, or more if the cost is higher.
-    pub(crate) fn lease(&mut self, quota: Quota, cost: u32) -> Option<QuotaLease> {
+    pub(crate) fn lease(&mut self, limit: u64, cost: u32) -> Option<QuotaLease> {
         if self.has_leased(cost) {
             return None;
         }
-        let units = self.used_units.saturating_add(quota.lease_units().max(cost.into())).min(quota.limit);
+        let units = self.used_units.saturating_add(Limit::lease_units(limit).max(cost.into())).min(limit);
         Some(self.begin_lease(units))
     }
 
-    /// Returns the lease to store ahead of need after `cost` was spent, or `None` if none is due. It is due when half
-    /// of a lease is used; the other half can be spent while the write is under way. As always, no more than one
-    /// lease is unused then. A cost above the usual size of a lease would need another one anyway.
-    pub(crate) fn lease_ahead(&mut self, quota: Quota, cost: u32) -> Option<QuotaLease> {
-        let lease_units = quota.lease_units();
+    /// True if a lease is to be stored ahead of need after `cost` was spent: when half of a lease is used. The other half
+    /// can be spent while the write is under way. As always, no more than one lease is unused then. A cost above the
+    /// usual size of a lease would need another one anyway.
+    pub(crate) fn is_renewal_due(&self, limit: u64, cost: u32) -> bool {
+        let lease_units = Limit::lease_units(limit);
         let max_unused = (lease_units / 2).min(self.max_unused_for_renewal);
-        let is_due = lease_units > 1 && u64::from(cost) <= lease_units && self.unused_units() <= max_unused;
-        let units = self.used_units.saturating_add(lease_units).min(quota.limit);
-        (is_due && units > self.lease.units).then(|| self.begin_lease(units))
+        lease_units > 1
+            && u64::from(cost) <= lease_units
+            && self.unused_units() <= max_unused
+            && self.units_ahead(limit) > self.lease.units
+    }
+
+    /// Returns the lease to store ahead of need after `cost` was spent, or `None` if none is due.
+    pub(crate) fn lease_ahead(&mut self, limit: u64, cost: u32) -> Option<QuotaLease> {
+        self.is_renewal_due(limit, cost).then(|| self.begin_lease(self.units_ahead(limit)))
+    }
+
+    fn units_ahead(&self, limit: u64) -> u64 {
+        self.used_units.saturating_add(Limit::lease_units(limit)).min(limit)
     }
 
     fn begin_lease(&mut self, units: u64) -> QuotaLease {
@@ -138,6 +145,19 @@ impl QuotaCount {
         self.used_units += u64::from(cost);
     }
 
+    /// Charges a cost that was reported afterwards, which may exceed the limit. Returns the lease that has to be stored
+    /// with the report if the leased units don't suffice.
+    pub(crate) fn charge_reported(&mut self, limit: u64, cost: u32) -> Option<QuotaLease> {
+        self.used_units = self.used_units.saturating_add(cost.into());
+        let needs_lease = self.used_units > self.lease.units;
+        needs_lease.then(|| self.begin_lease(self.units_ahead(limit).max(self.used_units)))
+    }
+
+    /// Takes back a reported cost that could not be stored.
+    pub(crate) fn refund(&mut self, cost: u32) {
+        self.used_units = self.used_units.saturating_sub(cost.into());
+    }
+
     /// Gives up all unused leased units. Returns the reduced lease, which must be stored so that the units
     /// are not lost, or `None` if the database contains it already. Afterwards units can be spent only after
     /// a new lease, because the database's content is unknown if the write fails.
@@ -149,9 +169,14 @@ impl QuotaCount {
         (!all_used || was_uncertain).then_some(self.lease)
     }
 
-    pub(crate) fn status(&self, quota: Quota) -> QuotaStatus {
-        let remaining = quota.limit.saturating_sub(self.used_units);
-        QuotaStatus { limit: quota.limit, remaining, resets_at: self.period_end }
+    /// Units of the limit that are left in the period.
+    pub(crate) fn remaining(&self, limit: u64) -> u64 {
+        limit.saturating_sub(self.used_units)
+    }
+
+    /// When the next period begins; `None` for [`Period::Total`].
+    pub(crate) fn resets_at(&self) -> Option<Timestamp> {
+        (self.lease.id.period != Period::Total).then_some(self.period_end)
     }
 }
 

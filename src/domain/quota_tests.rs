@@ -11,7 +11,7 @@ const HOUR: i64 = 3_600_000;
 /// Quota counts with a simulated database file whose writes may fail, and the expected state of the counts.
 struct Model {
     now: i64,
-    quota: Quota,
+    limit: u64,
     /// The leased units of each period, by its start.
     file: HashMap<Timestamp, u64>,
     /// The periods that were current at some time, by their start.
@@ -61,13 +61,12 @@ const MAX_LEASE: u64 = 40;
 
 impl Model {
     fn new(limit: u64) -> Self {
-        let quota = Quota { limit, period: Period::Hour };
-        Self { now: 5 * HOUR, quota, file: HashMap::new(), periods: HashMap::new() }
+        Self { now: 5 * HOUR, limit, file: HashMap::new(), periods: HashMap::new() }
     }
 
     fn write_lease(&mut self, lease: QuotaLease, result: WriteResult) -> bool {
         if result != WriteResult::Failed {
-            self.file.insert(lease.start, lease.units);
+            self.file.insert(lease.id.start, lease.units);
         }
         result == WriteResult::Done
     }
@@ -77,7 +76,7 @@ impl Model {
         let now = Timestamp::from_millis(self.now);
         let (start, _) = Period::Hour.bounds_at(now);
         self.periods.entry(start).or_insert_with(|| PeriodModel {
-            count: QuotaCount::resume(1, Period::Hour, None, now),
+            count: QuotaCount::resume(id_at(Period::Hour, now), None),
             renewal: None,
             spent: 0,
             forfeited: 0,
@@ -86,19 +85,19 @@ impl Model {
     }
 
     fn take(&mut self, cost: u32, rate_admits: bool, result: WriteResult) {
-        let quota = self.quota;
+        let limit = self.limit;
         let period = self.current();
         let unavailable = period.spent + period.forfeited;
-        let admits = period.count.admits(quota, cost);
-        assert_eq!(admits, cost == 0 || unavailable + u64::from(cost) <= quota.limit);
+        let admits = period.count.admits(limit, cost);
+        assert_eq!(admits, unavailable + u64::from(cost) <= limit);
         if !admits {
             return;
         }
         if !period.count.has_leased(cost) {
             self.end_renewal(result);
         }
-        if let Some(lease) = self.current().count.lease(quota, cost) {
-            assert!(lease.units <= quota.limit);
+        if let Some(lease) = self.current().count.lease(limit, cost) {
+            assert!(lease.units <= limit);
             if !self.write_lease(lease, result) {
                 return;
             }
@@ -109,8 +108,8 @@ impl Model {
             period.count.spend(cost);
             period.spent += u64::from(cost);
             if period.renewal.is_none() {
-                period.renewal = period.count.lease_ahead(quota, cost);
-                assert!(period.renewal.is_none_or(|lease| lease.units <= quota.limit));
+                period.renewal = period.count.lease_ahead(limit, cost);
+                assert!(period.renewal.is_none_or(|lease| lease.units <= limit));
             }
         }
     }
@@ -126,14 +125,14 @@ impl Model {
     fn step(&mut self, step: Step) {
         match step {
             Step::Clock(by) => self.now = (self.now + by).max(0),
-            Step::Limit(limit) => self.quota.limit = limit,
+            Step::Limit(limit) => self.limit = limit,
             Step::Take(cost, rate_admits, result) => self.take(cost, rate_admits, result),
             Step::EndRenewal(result) => self.end_renewal(result),
             Step::GiveBack(result) => {
                 self.end_renewal(result);
                 let period = self.current();
                 let used = period.count.used_units;
-                let start = period.count.lease.start;
+                let start = period.count.lease.id.start;
                 let Some(lease) = period.count.return_unused_units() else {
                     let stored = self.stored_units(start);
                     assert!(stored == used || stored == 0, "the lease is stored already");
@@ -149,9 +148,8 @@ impl Model {
             let stored = self.stored_units(*start);
             assert!(stored >= period.spent || period.spent == 0, "less is stored than was used");
             assert!(period.forfeited <= period.crashes * MAX_LEASE, "{} forfeited", period.forfeited);
-            let standing = period.count.status(self.quota);
-            let left = self.quota.limit.saturating_sub(period.spent + period.forfeited);
-            assert_eq!((standing.limit, standing.remaining), (self.quota.limit, left));
+            let left = self.limit.saturating_sub(period.spent + period.forfeited);
+            assert_eq!(period.count.remaining(self.limit), left);
         }
     }
 
@@ -181,7 +179,7 @@ impl Model {
     fn resume_from_file(&mut self, start: Timestamp) {
         let stored = self.file.get(&start).copied();
         if let Some(period) = self.periods.get_mut(&start) {
-            period.count = QuotaCount::resume(1, Period::Hour, stored, start);
+            period.count = QuotaCount::resume(id_at(Period::Hour, start), stored);
         }
     }
 }
@@ -225,15 +223,14 @@ proptest! {
                 model.crash();
             }
             let now = model.now;
-            let quota = model.quota;
-            if model.current().count.admits(quota, cost) {
-                if let Some(lease) = model.current().count.lease(quota, cost) {
+            if model.current().count.admits(limit, cost) {
+                if let Some(lease) = model.current().count.lease(limit, cost) {
                     model.write_lease(lease, WriteResult::Done);
                     model.current().count.confirm_lease(lease);
                 }
                 let count = &mut model.current().count;
                 count.spend(cost);
-                let start = count.lease.start.as_millis();
+                let start = count.lease.id.start.as_millis();
                 prop_assert!(start <= now && start + HOUR > now, "nothing is spent from another period");
                 *spent.entry(start).or_default() += u64::from(cost);
             }
@@ -246,9 +243,19 @@ fn parse_time(time: &str) -> Timestamp {
     Timestamp::parse(time).unwrap()
 }
 
-fn spend(count: &mut QuotaCount, quota: Quota, cost: u32) {
-    assert!(count.admits(quota, cost));
-    if let Some(lease) = count.lease(quota, cost) {
+fn id_at(period: Period, now: Timestamp) -> QuotaId {
+    let (start, _) = period.bounds_at(now);
+    QuotaId { subject: Subject::Key(7), meter: Meter::REQUESTS, period, start }
+}
+
+/// A count of this period in November 2026 that nothing was leased for.
+fn new_count(period: Period) -> QuotaCount {
+    QuotaCount::resume(id_at(period, parse_time("2026-11-23T07:08:09Z")), None)
+}
+
+fn spend(count: &mut QuotaCount, limit: u64, cost: u32) {
+    assert!(count.admits(limit, cost));
+    if let Some(lease) = count.lease(limit, cost) {
         count.confirm_lease(lease);
     }
     count.spend(cost);
@@ -256,83 +263,72 @@ fn spend(count: &mut QuotaCount, quota: Quota, cost: u32) {
 
 #[test]
 fn a_quota_lease_is_one_percent_or_what_the_cost_needs() {
-    let quota = Quota { limit: 1000, period: Period::Day };
-    let now = parse_time("2026-11-23T07:08:09Z");
-    let mut count = QuotaCount::resume(7, Period::Day, None, now);
-    assert_eq!(count.lease(quota, 0), None);
-    let lease = |units| {
-        Some(QuotaLease { key: 7, period: Period::Day, start: parse_time("2026-11-23T00:00:00Z"), units })
-    };
-    assert_eq!(count.lease(quota, 1), lease(10));
-    assert_eq!(count.lease(quota, 11), lease(11));
-    spend(&mut count, quota, 3);
-    assert_eq!(count.lease(quota, 7), None, "ten are leased");
-    assert_eq!(count.lease(quota, 8), lease(13));
-    spend(&mut count, quota, 990);
-    assert_eq!(count.lease(quota, 7), lease(1000), "never more than the limit");
-    let small = Quota { limit: 42, ..quota };
-    let mut count = QuotaCount::resume(7, Period::Day, None, now);
-    assert_eq!(count.lease(small, 1), lease(1));
+    let mut count = new_count(Period::Day);
+    assert_eq!(count.lease(1000, 0), None);
+    let id = id_at(Period::Day, parse_time("2026-11-23T00:00:00Z"));
+    let lease = |units| Some(QuotaLease { id, units });
+    assert_eq!(count.lease(1000, 1), lease(10));
+    assert_eq!(count.lease(1000, 11), lease(11));
+    spend(&mut count, 1000, 3);
+    assert_eq!(count.lease(1000, 7), None, "ten are leased");
+    assert_eq!(count.lease(1000, 8), lease(13));
+    spend(&mut count, 1000, 990);
+    assert_eq!(count.lease(1000, 7), lease(1000), "never more than the limit");
+    assert_eq!(new_count(Period::Day).lease(42, 1), lease(1));
 }
 
 #[test]
 fn a_lease_is_renewed_when_half_of_it_is_used() {
-    let quota = Quota { limit: 1000, period: Period::Day };
-    let mut count = QuotaCount::resume(7, Period::Day, None, parse_time("2026-11-23T07:08:09Z"));
+    let mut count = new_count(Period::Day);
     let units = |lease: Option<QuotaLease>| lease.map(|lease| lease.units);
-    spend(&mut count, quota, 4);
-    assert_eq!(count.lease_ahead(quota, 4), None, "six of ten are left");
-    spend(&mut count, quota, 1);
-    let ahead = count.lease_ahead(quota, 1).unwrap();
+    spend(&mut count, 1000, 4);
+    assert_eq!(count.lease_ahead(1000, 4), None, "six of ten are left");
+    spend(&mut count, 1000, 1);
+    let ahead = count.lease_ahead(1000, 1).unwrap();
     assert_eq!((ahead.units, count.forfeitable_units()), (15, 10));
     // Units are spent while it is written.
-    spend(&mut count, quota, 3);
+    spend(&mut count, 1000, 3);
     count.confirm_lease(ahead);
     assert!(count.has_leased(7) && !count.has_leased(8));
-    spend(&mut count, quota, 2);
-    assert_eq!(units(count.lease_ahead(quota, 2)), Some(20));
+    spend(&mut count, 1000, 2);
+    assert_eq!(units(count.lease_ahead(1000, 2)), Some(20));
     // After a failure, the next attempt is made when half of the five remaining units are used.
     count.fail_lease_ahead();
-    spend(&mut count, quota, 2);
-    assert_eq!(count.lease_ahead(quota, 2), None);
-    spend(&mut count, quota, 1);
-    assert_eq!(units(count.lease_ahead(quota, 1)), Some(23));
+    spend(&mut count, 1000, 2);
+    assert_eq!(count.lease_ahead(1000, 2), None);
+    spend(&mut count, 1000, 1);
+    assert_eq!(units(count.lease_ahead(1000, 1)), Some(23));
 
-    spend(&mut count, quota, 975);
-    assert_eq!(count.lease_ahead(quota, 975), None, "the cost is larger than a lease");
-    spend(&mut count, quota, 5);
-    assert_eq!(units(count.lease_ahead(quota, 5)), Some(1000), "never more than the limit");
+    spend(&mut count, 1000, 975);
+    assert_eq!(count.lease_ahead(1000, 975), None, "the cost is larger than a lease");
+    spend(&mut count, 1000, 5);
+    assert_eq!(units(count.lease_ahead(1000, 5)), Some(1000), "never more than the limit");
     count.confirm_lease(QuotaLease { units: 1000, ..ahead });
-    spend(&mut count, quota, 2);
-    assert_eq!(count.lease_ahead(quota, 2), None, "everything is leased");
-    let small = Quota { limit: 100, ..quota };
-    let mut count = QuotaCount::resume(7, Period::Day, None, parse_time("2026-11-23T07:08:09Z"));
-    spend(&mut count, small, 1);
-    assert_eq!(count.lease_ahead(small, 1), None, "a lease of one unit has no half");
+    spend(&mut count, 1000, 2);
+    assert_eq!(count.lease_ahead(1000, 2), None, "everything is leased");
+    let mut count = new_count(Period::Day);
+    spend(&mut count, 100, 1);
+    assert_eq!(count.lease_ahead(100, 1), None, "a lease of one unit has no half");
 }
 
 #[test]
-fn a_changed_quota_limit_counts_units_already_used() {
-    let quota = |limit| Quota { limit, period: Period::Month };
-    let mut count = QuotaCount::resume(1, Period::Month, None, parse_time("2026-12-31T23:59:59Z"));
-    spend(&mut count, quota(1000), 95);
-    let standing =
-        |limit, remaining| QuotaStatus { limit, remaining, resets_at: parse_time("2027-01-01T00:00:00Z") };
-    assert_eq!(count.status(quota(50)), standing(50, 0));
-    assert!(!count.admits(quota(50), 1) && count.admits(quota(50), 0));
-    assert_eq!(count.status(quota(96)), standing(96, 1));
-    assert!(count.admits(quota(96), 1) && !count.admits(quota(96), 2));
-    spend(&mut count, quota(96), 1);
-    assert_eq!(count.status(quota(2000)), standing(2000, 1904));
+fn a_changed_limit_counts_units_already_used() {
+    let mut count = QuotaCount::resume(id_at(Period::Month, parse_time("2026-12-31T23:59:59Z")), None);
+    spend(&mut count, 1000, 95);
+    assert_eq!(count.resets_at(), Some(parse_time("2027-01-01T00:00:00Z")));
+    assert_eq!(count.remaining(50), 0);
+    assert!(!count.admits(50, 1) && !count.admits(50, 0) && count.admits(95, 0));
+    assert_eq!(count.remaining(96), 1);
+    assert!(count.admits(96, 1) && !count.admits(96, 2));
+    spend(&mut count, 96, 1);
+    assert_eq!(count.remaining(2000), 1904);
 }
 
 #[test]
 fn a_count_is_that_of_one_period() {
-    let quota = Quota { limit: 10, period: Period::Day };
-    let mut count = QuotaCount::resume(1, Period::Day, None, parse_time("2026-11-23T07:08:09Z"));
-    spend(&mut count, quota, 4);
-    let resets_at = parse_time("2026-11-24T00:00:00Z");
-    assert_eq!(count.status(quota), QuotaStatus { limit: 10, remaining: 6, resets_at });
+    let mut count = new_count(Period::Day);
+    spend(&mut count, 10, 4);
+    assert_eq!((count.remaining(10), count.resets_at()), (6, Some(parse_time("2026-11-24T00:00:00Z"))));
     for (now, is_current) in [
         ("2026-11-22T23:59:59.999Z", false),
         ("2026-11-23T00:00:00Z", true),
@@ -342,8 +338,20 @@ fn a_count_is_that_of_one_period() {
         assert_eq!(count.is_current(parse_time(now)), is_current, "{now}");
     }
     // All units that the database states as leased count as used.
-    let resumed = QuotaCount::resume(1, Period::Day, Some(4), parse_time("2026-11-23T12:00:00Z"));
-    assert_eq!(resumed.status(quota).remaining, 6);
+    let resumed = QuotaCount::resume(id_at(Period::Day, parse_time("2026-11-23T12:00:00Z")), Some(4));
+    assert_eq!(resumed.remaining(10), 6);
+}
+
+#[test]
+fn a_total_is_never_reset_and_is_topped_up_by_a_higher_limit() {
+    let mut count = new_count(Period::Total);
+    spend(&mut count, 10, 10);
+    for now in ["1970-01-01T00:00:00Z", "2026-11-23T00:00:00Z", "9999-12-31T23:59:59Z"] {
+        assert!(count.is_current(parse_time(now)), "{now}");
+    }
+    assert_eq!((count.remaining(10), count.resets_at(), count.admits(10, 1)), (0, None, false));
+    spend(&mut count, 15, 5);
+    assert!(!count.admits(15, 1));
 }
 
 #[test]

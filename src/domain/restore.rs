@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use serde::Serialize;
 
 use super::api_key::{ApiKey, Status};
-use super::limits::{Quota, RateLimit};
+use super::limits::{Limit, MAX_LIMITS};
 use super::membership::Role;
 use super::organization;
 use super::scope;
@@ -33,8 +33,8 @@ pub(crate) struct ReappliedRevocations {
 }
 
 /// Returns the restored key without the rights that the key lost since the backup. The fields about its
-/// secret are those of the replaced database.
-pub(crate) fn reapply_key_revocations(restored: &ApiKey, replaced: &ApiKey) -> ApiKey {
+/// secret are those of the replaced database. `plan_limits` are those of its organization's plan for keys.
+pub(crate) fn reapply_key_revocations(restored: &ApiKey, replaced: &ApiKey, plan_limits: &[Limit]) -> ApiKey {
     let mut key = ApiKey {
         start: replaced.start.clone(),
         rotated_at: replaced.rotated_at,
@@ -60,15 +60,7 @@ pub(crate) fn reapply_key_revocations(restored: &ApiKey, replaced: &ApiKey) -> A
     {
         key.allowed_ips = Some(cidrs.clone());
     }
-    if replaced
-        .rate_limit
-        .is_some_and(|rate| restored.rate_limit.is_none_or(|older| is_stricter(rate, older)))
-    {
-        key.rate_limit = replaced.rate_limit;
-    }
-    if replaced.quota.is_some_and(|quota| restored.quota.is_none_or(|older| replaces_quota(quota, older))) {
-        key.quota = replaced.quota;
-    }
+    key.limits = reapply_limits(restored.limits.as_deref(), replaced.limits.as_deref(), plan_limits);
     key
 }
 
@@ -84,18 +76,27 @@ fn is_covered_by(cidrs: &[IpNet], allowed: &[IpNet]) -> bool {
     cidrs.iter().all(|cidr| allowed.iter().any(|wider| wider.contains(cidr)))
 }
 
-/// True if `rate` admits a smaller burst or a lower average rate than `other`.
-fn is_stricter(rate: RateLimit, other: RateLimit) -> bool {
-    let burst = u64::from(rate.limit);
-    let other_burst = u64::from(other.limit);
-    burst < other_burst
-        || burst * u64::from(other.window_seconds) < other_burst * u64::from(rate.window_seconds)
-}
-
-/// True if `quota` must replace `older`: it has a lower limit, or another period, so that the limits can't be
-/// compared.
-fn replaces_quota(quota: Quota, older: Quota) -> bool {
-    quota.period != older.period || quota.limit < older.limit
+/// Returns the limits of a restored key or organization: those that it has and those that it had in the replaced
+/// database; the stricter one where both have a limit on a meter for the same time. `None` stands for the limits of the
+/// plan, which are `plan_limits`.
+pub(crate) fn reapply_limits(
+    restored: Option<&[Limit]>,
+    replaced: Option<&[Limit]>,
+    plan_limits: &[Limit],
+) -> Option<Vec<Limit>> {
+    let same = |limits: &[Limit], other: &Limit| {
+        limits.iter().find(|limit| (limit.meter, limit.span) == (other.meter, other.span)).copied()
+    };
+    let effective = restored.unwrap_or(plan_limits);
+    let withdrawn = replaced.unwrap_or(plan_limits);
+    let stricter = |limit: &Limit| {
+        let other = same(withdrawn, limit).map_or(limit.limit, |other| other.limit);
+        Limit { limit: limit.limit.min(other), ..*limit }
+    };
+    let mut limits: Vec<_> = effective.iter().map(stricter).collect();
+    let added = withdrawn.iter().filter(|limit| same(effective, limit).is_none());
+    limits.extend(added.take(MAX_LIMITS.saturating_sub(limits.len())));
+    if limits == effective { restored.map(<[Limit]>::to_vec) } else { Some(limits) }
 }
 
 /// Returns the status of a restored organization or user: suspended if it was suspended in the replaced
@@ -122,7 +123,8 @@ pub(crate) fn lower_role(restored: Role, replaced: Role) -> Role {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::limits::Period;
+    use crate::domain::limits::{LimitSpan, Period};
+    use crate::domain::meter::Meter;
     use crate::domain::time::Timestamp;
 
     fn key() -> ApiKey {
@@ -136,8 +138,7 @@ mod tests {
             status: Status::Active,
             expires_at: None,
             allowed_ips: None,
-            rate_limit: None,
-            quota: None,
+            limits: None,
             metadata: Default::default(),
             created_by: None,
             created_at: Timestamp::from_millis(1),
@@ -161,17 +162,15 @@ mod tests {
         older.status = Status::Disabled;
         older.expires_at = Some(Timestamp::from_millis(5));
         older.allowed_ips = cidrs(&["10.0.0.0/8"]);
-        older.rate_limit = Some(RateLimit { limit: 1, window_seconds: 1 });
-        older.quota = Some(Quota { limit: 1, period: Period::Day });
+        older.limits = Some(vec![limit(1, LimitSpan::Window(1)), limit(1, LimitSpan::Period(Period::Day))]);
         let mut newer = key();
         newer.scopes = vec!["*".into()];
         newer.name = "renamed".into();
         newer.allowed_ips = cidrs(&["0.0.0.0/0"]);
-        newer.rate_limit = Some(RateLimit { limit: 2, window_seconds: 1 });
-        newer.quota = Some(Quota { limit: 2, period: Period::Day });
-        assert_eq!(reapply_key_revocations(&older, &newer), older);
+        newer.limits = Some(vec![limit(2, LimitSpan::Window(1)), limit(2, LimitSpan::Period(Period::Day))]);
+        assert_eq!(reapply_key_revocations(&older, &newer, &[]), older);
         older.status = Status::Revoked;
-        assert_eq!(reapply_key_revocations(&older, &newer), older);
+        assert_eq!(reapply_key_revocations(&older, &newer, &[]), older);
     }
 
     #[test]
@@ -186,19 +185,19 @@ mod tests {
             (|key| key.scopes = vec![], |key| key.scopes.is_empty()),
             (|key| key.allowed_ips = cidrs(&["10.0.0.0/8"]), |key| key.allowed_ips == cidrs(&["10.0.0.0/8"])),
             (
-                |key| key.rate_limit = Some(RateLimit { limit: 9, window_seconds: 60 }),
-                |key| key.rate_limit.is_some(),
+                |key| key.limits = Some(vec![limit(9, LimitSpan::Window(60))]),
+                |key| key.limits == Some(vec![limit(9, LimitSpan::Window(60))]),
             ),
             (|key| key.start = "toll_bbbb".into(), |key| key.start == "toll_bbbb"),
         ];
         for (index, (withdraw, is_withdrawn)) in cases.into_iter().enumerate() {
             let mut newer = key();
             withdraw(&mut newer);
-            assert!(is_withdrawn(&reapply_key_revocations(&older, &newer)), "case {index}");
+            assert!(is_withdrawn(&reapply_key_revocations(&older, &newer, &[])), "case {index}");
         }
         let mut newer = key();
         newer.scopes = vec!["*".into()];
-        assert_eq!(reapply_key_revocations(&older, &newer).scopes, older.scopes);
+        assert_eq!(reapply_key_revocations(&older, &newer, &[]).scopes, older.scopes);
     }
 
     #[test]
@@ -207,18 +206,38 @@ mod tests {
         let mut newer = key();
         older.allowed_ips = cidrs(&["10.0.0.0/8"]);
         newer.allowed_ips = cidrs(&["192.0.2.0/24"]);
-        assert_eq!(reapply_key_revocations(&older, &newer).allowed_ips, newer.allowed_ips);
+        assert_eq!(reapply_key_revocations(&older, &newer, &[]).allowed_ips, newer.allowed_ips);
         newer.allowed_ips = cidrs(&["10.0.0.0/8", "192.0.2.0/24"]);
-        assert_eq!(reapply_key_revocations(&older, &newer).allowed_ips, older.allowed_ips);
+        assert_eq!(reapply_key_revocations(&older, &newer, &[]).allowed_ips, older.allowed_ips);
     }
 
     #[test]
-    fn rate_limits_are_compared_by_burst_and_by_rate() {
-        let rate = |limit, window_seconds| RateLimit { limit, window_seconds };
-        assert!(is_stricter(rate(10, 60), rate(20, 60)) && is_stricter(rate(10, 60), rate(10, 30)));
-        assert!(is_stricter(rate(10, 1), rate(20, 60)), "a smaller burst");
-        assert!(!is_stricter(rate(20, 60), rate(10, 60)) && !is_stricter(rate(10, 60), rate(10, 60)));
+    fn limits_of_both_databases_apply() {
+        let minute = |units| limit(units, LimitSpan::Window(60));
+        let day = |units| limit(units, LimitSpan::Period(Period::Day));
+        let plan = [minute(100)];
+        for (restored, replaced, expected) in [
+            (None, None, None),
+            (None, Some(vec![]), None),
+            (None, Some(vec![minute(200)]), None),
+            (None, Some(vec![minute(5)]), Some(vec![minute(5)])),
+            (None, Some(vec![day(9)]), Some(vec![minute(100), day(9)])),
+            (Some(vec![]), None, Some(vec![minute(100)])),
+            (Some(vec![]), Some(vec![]), Some(vec![])),
+            (Some(vec![]), Some(vec![minute(5)]), Some(vec![minute(5)])),
+            (Some(vec![minute(5)]), None, Some(vec![minute(5)])),
+            (Some(vec![minute(5)]), Some(vec![]), Some(vec![minute(5)])),
+            (Some(vec![minute(5), day(9)]), Some(vec![minute(7)]), Some(vec![minute(5), day(9)])),
+            (Some(vec![minute(5)]), Some(vec![day(9), minute(3)]), Some(vec![minute(3), day(9)])),
+        ] {
+            let reapplied = reapply_limits(restored.as_deref(), replaced.as_deref(), &plan);
+            assert_eq!(reapplied, expected, "{restored:?} after {replaced:?}");
+        }
         assert_eq!(lower_role(Role::Owner, Role::Viewer), Role::Viewer);
         assert_eq!(lower_role(Role::Member, Role::Admin), Role::Member);
+    }
+
+    fn limit(units: u64, span: LimitSpan) -> Limit {
+        Limit { meter: Meter::REQUESTS, limit: units, span }
     }
 }

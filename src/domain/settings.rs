@@ -12,13 +12,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
-use utoipa::openapi::schema::{AdditionalProperties, Object, Type};
-use utoipa::openapi::{ObjectBuilder, Ref, RefOr, Schema};
+use utoipa::openapi::schema::{AdditionalProperties, Array, Object, Type};
+use utoipa::openapi::{ArrayBuilder, ObjectBuilder, Ref, RefOr, Schema};
 
 pub(crate) use patch::SettingsPatch;
 pub(crate) use rules::{Rule, find_rule};
 
 use super::audit::Change;
+use super::limits::Limit;
+use super::meter::Meter;
 use super::secret_format::is_reserved_prefix;
 use super::time::Timestamp;
 
@@ -31,6 +33,12 @@ pub(crate) const STANDARD_PLAN: &str = "standard";
 /// The maximum number of plans in the settings.
 pub(crate) const MAX_PLANS: usize = 100;
 
+/// The pattern of the name of a meter.
+const METER_PATTERN: &str = "^[a-z][a-z0-9_]{0,31}$";
+
+/// The maximum number of meters in the settings.
+pub(crate) const MAX_METERS: usize = 32;
+
 /// The platform's settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = Configuration)]
@@ -39,6 +47,9 @@ pub(crate) struct Settings {
     pub(crate) keys: KeySettings,
     /// Rate limits of the Admin API.
     pub(crate) rate_limits: RateLimits,
+    /// The meters on which limits can be set and costs counted. `requests` always exists.
+    #[schema(schema_with = meters_schema)]
+    pub(crate) meters: Vec<Meter>,
     /// Plans by name. `standard`, the default plan, always exists.
     #[schema(schema_with = plans_schema)]
     pub(crate) plans: BTreeMap<String, Plan>,
@@ -87,13 +98,15 @@ pub struct RateLimits {
     pub failed_auth_per_minute: u32,
 }
 
-/// The limits of a plan; 0 means no limit.
+/// The limits of a plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Plan {
-    /// Default rate limit: verifications per minute of each key that has no rate limit of its own; 0 means no
-    /// limit.
-    #[schema(maximum = 1_000_000_000, example = 100)]
-    pub requests_per_minute: u32,
+    /// Limits of each key that has no limits of its own.
+    #[schema(max_items = 8, example = json!([{"meter": "requests", "limit": 100, "window_seconds": 60}]))]
+    pub key_limits: Vec<Limit>,
+    /// Limits of an organization that has none of its own, shared by all of its keys.
+    #[schema(max_items = 8, example = json!([{"meter": "requests", "limit": 100, "window_seconds": 60}]))]
+    pub organization_limits: Vec<Limit>,
     /// Maximum number of keys of an organization, not counting revoked keys; 0 means no limit. Lowering the
     /// limit doesn't remove existing keys.
     #[schema(maximum = 1_000_000_000, example = 0)]
@@ -212,6 +225,21 @@ pub(crate) fn is_secret_prefix(text: &str) -> bool {
         && !is_reserved_prefix(text)
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+}
+
+/// Returns the OpenAPI schema of the list of meters.
+fn meters_schema() -> Array {
+    let name = ObjectBuilder::new().schema_type(Type::String).pattern(Some(METER_PATTERN));
+    ArrayBuilder::new()
+        .items(name)
+        .min_items(Some(1))
+        .max_items(Some(MAX_METERS))
+        .unique_items(true)
+        .description(Some(
+            "The meters on which limits can be set and costs counted. `requests` always exists.",
+        ))
+        .examples([serde_json::json!(["requests", "tokens"])])
+        .build()
 }
 
 /// Returns the OpenAPI schema of an object that contains plans by name.

@@ -49,6 +49,15 @@ impl Timestamp {
         (Self(start), Self(start + millis))
     }
 
+    /// Returns the start of the ISO 8601 week (Monday, UTC) that contains this time, and the start of the next week.
+    pub(crate) fn week_bounds(self) -> (Self, Self) {
+        // The epoch was a Thursday.
+        let monday_before_epoch = Self(-3 * MILLIS_PER_DAY);
+        let since = Self(self.0 - monday_before_epoch.0);
+        let (start, next) = since.bucket_bounds(7 * MILLIS_PER_DAY);
+        (Self(start.0 + monday_before_epoch.0), Self(next.0 + monday_before_epoch.0))
+    }
+
     /// Returns the start of the UTC calendar month that contains this time, and the start of the next month.
     pub(crate) fn month_bounds(self) -> (Self, Self) {
         let bounds = || {

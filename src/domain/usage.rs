@@ -4,6 +4,7 @@ use serde::Serialize;
 use strum::VariantArray;
 use utoipa::IntoParams;
 
+use super::meter::Meter;
 use super::page::Query;
 use super::time::Timestamp;
 use super::verification::Outcome;
@@ -61,6 +62,16 @@ impl UsageCounts {
         &self.outcomes
     }
 
+    /// These counts with another cost, such as that on another meter.
+    pub(crate) fn with_cost(self, cost: u64) -> Self {
+        Self { cost, ..self }
+    }
+
+    /// Adds to the cost, without counting a verification.
+    pub(crate) fn add_cost(&mut self, cost: u64) {
+        self.cost += cost;
+    }
+
     /// Returns the total cost of the verifications.
     pub(crate) fn cost(&self) -> u64 {
         self.cost
@@ -110,38 +121,6 @@ impl UsageCounts {
             .collect();
         groups.sort_by_key(|group| std::cmp::Reverse(group.totals.requests));
         groups
-    }
-}
-
-/// The subject whose usage a database row counts. Each subject has a distinct number, so that the rows of all
-/// subjects fit into one table.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum UsageSubject {
-    /// All keys.
-    All,
-    /// All keys of the organization with this `seq`; 0 stands for platform keys.
-    Organization(i64),
-    /// The key with this `seq`.
-    Key(i64),
-}
-
-impl UsageSubject {
-    /// Returns the subject's number: 0 for all keys, negative for an organization, positive for a key.
-    pub(crate) fn number(self) -> i64 {
-        match self {
-            UsageSubject::All => 0,
-            UsageSubject::Organization(seq) => -1 - seq,
-            UsageSubject::Key(seq) => seq,
-        }
-    }
-
-    /// Returns the subject with this number.
-    pub(crate) fn from_number(number: i64) -> Self {
-        match number {
-            0 => UsageSubject::All,
-            1.. => UsageSubject::Key(number),
-            _ => UsageSubject::Organization(-1 - number),
-        }
     }
 }
 
@@ -225,6 +204,9 @@ pub(crate) struct UsageFilter {
     interval: Option<Interval>,
     /// Adds `groups` to the response.
     pub(crate) group_by: Option<GroupBy>,
+    /// The meter whose units are the `cost` of the report.
+    #[param(value_type = Option<String>, pattern = "^[a-z][a-z0-9_]{0,31}$")]
+    pub(crate) meter: Meter,
 }
 
 impl UsageFilter {
@@ -237,8 +219,19 @@ impl UsageFilter {
             end: query.time("end"),
             interval: query.one_of("interval"),
             group_by: query.one_of("group_by"),
+            meter: read_meter(query),
         }
     }
+}
+
+/// Reads the parameter `meter`. Whether the settings declare the meter is not checked, because usage of a removed meter
+/// is kept.
+fn read_meter(query: &mut Query) -> Meter {
+    let Some(name) = query.text("meter") else { return Meter::REQUESTS };
+    Meter::parse(&name).unwrap_or_else(|| {
+        query.add_fault("meter", "INVALID_NAME", "Must be the name of a meter, such as requests.");
+        Meter::REQUESTS
+    })
 }
 
 /// A span of time, divided into buckets.
@@ -372,11 +365,11 @@ pub(crate) struct Totals {
     pub(crate) allowed: u64,
     /// Number of denied verifications, including `rate_limited` and `quota_exceeded`.
     pub(crate) denied: u64,
-    /// Number of verifications denied by the key's rate limit.
+    /// Number of verifications denied by a rate limit.
     pub(crate) rate_limited: u64,
-    /// Number of verifications denied by the key's quota.
+    /// Number of verifications denied by a quota.
     pub(crate) quota_exceeded: u64,
-    /// Total cost of the allowed verifications.
+    /// Total cost of the allowed verifications on the report's meter, and of what was reported afterwards.
     pub(crate) cost: u64,
 }
 

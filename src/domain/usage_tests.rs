@@ -1,4 +1,5 @@
 use super::*;
+use crate::domain::subject::Subject;
 
 const HOUR: i64 = 3_600_000;
 
@@ -138,15 +139,10 @@ fn usage_totals_are_sums_of_outcomes() {
 
 #[test]
 fn every_usage_subject_has_a_distinct_number() {
-    let subjects = [
-        UsageSubject::All,
-        UsageSubject::Organization(0),
-        UsageSubject::Organization(1),
-        UsageSubject::Key(1),
-        UsageSubject::Key(2),
-    ];
-    assert_eq!(subjects.map(UsageSubject::number), [0, -1, -2, 1, 2]);
-    assert_eq!(subjects.map(|subject| UsageSubject::from_number(subject.number())), subjects);
+    let subjects =
+        [Subject::All, Subject::Organization(0), Subject::Organization(1), Subject::Key(1), Subject::Key(2)];
+    assert_eq!(subjects.map(Subject::number), [0, -1, -2, 1, 2]);
+    assert_eq!(subjects.map(|subject| Subject::from_number(subject.number())), subjects);
 }
 
 #[test]

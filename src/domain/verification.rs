@@ -51,7 +51,7 @@ impl Outcome {
             Outcome::OwnerInactive => "The key's owner is suspended, deleted, or no longer a member.",
             Outcome::IpNotAllowed => "The key can't be used from this address, or no address was given.",
             Outcome::InsufficientScope => "The key lacks a required scope.",
-            Outcome::QuotaExceeded => "Quota exceeded for this period.",
+            Outcome::QuotaExceeded => "Quota exceeded.",
             Outcome::RateLimited => "Rate limit exceeded.",
             Outcome::Valid => "The key is valid.",
         }

@@ -21,7 +21,7 @@ use crate::domain::redaction::Redactor;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::verify::bucket::BucketLimit;
-use crate::verify::cache::LoadedCredential;
+use crate::verify::key_record::KeyRecord;
 use crate::verify::secret;
 
 /// Authenticates the caller by bearer token; returns its key and the hash of the token.
@@ -29,8 +29,8 @@ use crate::verify::secret;
 /// # Errors
 /// `UNAUTHENTICATED` if there is no token, `INVALID_API_KEY` if the token isn't valid.
 pub(crate) async fn authenticate(app: &App, head: &RequestHead) -> Result<(Arc<Credential>, SecretHash)> {
-    let (hash, loaded) = load_key_by_token(app, bearer_token(&head.headers)?).await?;
-    let credential = require_usable_key(app, &loaded)?;
+    let (hash, record) = load_key_by_token(app, bearer_token(&head.headers)?).await?;
+    let credential = require_usable_key(app, &record)?;
     head.connection_auth.record_success();
     Ok((credential, hash))
 }
@@ -47,25 +47,25 @@ pub(crate) async fn authenticate_cached(
         access::ensure_usable(&credential, expiry_time)?;
         return Ok(credential);
     }
-    let (_, loaded) = load_key_by_token(app, bearer_token(&head.headers)?).await?;
-    let credential = require_usable_key(app, &loaded)?;
-    head.connection_auth.cache.set(&head.headers, loaded);
+    let (_, record) = load_key_by_token(app, bearer_token(&head.headers)?).await?;
+    let credential = require_usable_key(app, &record)?;
+    head.connection_auth.cache.set(&head.headers, record);
     head.connection_auth.record_success();
     Ok(credential)
 }
 
-async fn load_key_by_token(app: &App, token: &str) -> Result<(SecretHash, LoadedCredential)> {
+async fn load_key_by_token(app: &App, token: &str) -> Result<(SecretHash, Arc<KeyRecord>)> {
     if !secret::is_plausible(&app.settings.get().await?.checked_prefixes, token) {
         return Err(access::invalid_api_key());
     }
     let hash = secret::hash_secret(token);
-    Ok((hash, app.keys.get_loaded(&hash).await?))
+    let record = app.keys.get_record(&hash).await?.ok_or_else(access::invalid_api_key)?;
+    Ok((hash, record))
 }
 
-fn require_usable_key(app: &App, loaded: &LoadedCredential) -> Result<Arc<Credential>> {
-    let credential = loaded.credential().ok_or_else(access::invalid_api_key)?;
-    access::ensure_usable(credential, app.clock.expiry_time())?;
-    Ok(credential.clone())
+fn require_usable_key(app: &App, record: &KeyRecord) -> Result<Arc<Credential>> {
+    access::ensure_usable(&record.credential, app.clock.expiry_time())?;
+    Ok(record.credential.clone())
 }
 
 /// True if the request uses HTTP Basic authentication (RFC 7617).
@@ -123,8 +123,8 @@ pub(crate) async fn authenticate_by_id(
 ) -> Result<Arc<Credential>> {
     for secret in readings {
         match load_key_by_token(app, secret).await {
-            Ok((_, loaded)) if loaded.credential().is_some_and(|credential| credential.key.id == id) => {
-                let credential = require_usable_key(app, &loaded)?;
+            Ok((_, record)) if record.credential.key.id == id => {
+                let credential = require_usable_key(app, &record)?;
                 head.connection_auth.record_success();
                 return Ok(credential);
             }

@@ -10,7 +10,7 @@ use super::conn::request_head::RequestHead;
 use super::data_plane_request::DataPlaneRequest;
 use super::request_id::add_request_id;
 use super::route::Endpoint;
-use super::{forward_auth, introspect, request_log, verify};
+use super::{forward_auth, introspect, report_usage, request_log, verify, verify_batch};
 use crate::app::App;
 
 /// Handles a request to the data plane.
@@ -20,12 +20,12 @@ where
     B: Buf + Send + 'static,
 {
     let arrived_at = app.clock.monotonic();
-    let request = DataPlaneRequest::new(app, head, arrived_at);
+    let request = DataPlaneRequest::new(app, endpoint, head, arrived_at);
     let mut response = match endpoint {
-        Endpoint::Verify => match verify::answer(&request, body).await {
-            Ok(response) => response,
-            Err(error) => request.error_response(&error),
-        },
+        Endpoint::Verify => request.respond(verify::answer(&request, body).await),
+        // Boxed so that the futures of single verifications don't reserve space for larger ones.
+        Endpoint::VerifyBatch => request.respond(Box::pin(verify_batch::answer(&request, body)).await),
+        Endpoint::ReportUsage => request.respond(Box::pin(report_usage::answer(&request, body)).await),
         Endpoint::Introspect => introspect::answer(&request, body).await,
         // The body is not read, because it is meant for the upstream.
         Endpoint::ForwardAuth => forward_auth::answer(&request).await,

@@ -11,6 +11,7 @@ use warp::reply::Response;
 use super::call::{self, BodyLimits};
 use super::conn::request_head::RequestHead;
 use super::request_id::received_or_new_request_id;
+use super::route::Endpoint;
 use super::{address, auth, reply};
 use crate::app::App;
 use crate::domain::access;
@@ -26,9 +27,13 @@ pub(super) const VERIFY_SCOPES: &[&str] = &["keys:verify", "admin:keys"];
 /// Maximum size of a request body. The body of the largest valid request has about 10 KB.
 const MAX_BODY_BYTES: usize = 32 * 1024;
 
+/// Maximum size of a request body with several verifications.
+const MAX_BATCH_BODY_BYTES: usize = 256 * 1024;
+
 /// A request to the data plane.
 pub(crate) struct DataPlaneRequest<'a> {
     pub(crate) app: &'a App,
+    endpoint: Endpoint,
     pub(crate) head: &'a RequestHead,
     /// The client's IP address, behind trusted proxies; `None` if the address is unknown.
     pub(crate) client_ip: Option<IpAddr>,
@@ -42,10 +47,11 @@ pub(crate) struct DataPlaneRequest<'a> {
 
 impl<'a> DataPlaneRequest<'a> {
     /// `arrived_at` is the monotonic time at which the request arrived.
-    pub(super) fn new(app: &'a App, head: &'a RequestHead, arrived_at: Duration) -> Self {
+    pub(super) fn new(app: &'a App, endpoint: Endpoint, head: &'a RequestHead, arrived_at: Duration) -> Self {
         let now = app.clock.now();
         Self {
             app,
+            endpoint,
             head,
             client_ip: address::client_address(
                 head.peer.ip(),
@@ -56,6 +62,11 @@ impl<'a> DataPlaneRequest<'a> {
             expiry_time: app.clock.expiry_time_at(now, arrived_at),
             request_id: received_or_new_request_id(&head.headers, now),
         }
+    }
+
+    /// The response of an endpoint with the usual error format.
+    pub(super) fn respond(&self, result: Result<Response>) -> Response {
+        result.unwrap_or_else(|error| self.error_response(&error))
     }
 
     /// The JSON response to an error. Logs the error if it is a server error (5xx).
@@ -73,7 +84,7 @@ impl<'a> DataPlaneRequest<'a> {
         tracing::trace!(
             request_id = self.request_id,
             code = verdict.outcome.name(),
-            key = verdict.credential.as_ref().map_or("-", |credential| credential.key.id.as_str()),
+            key = verdict.credential().map_or("-", |credential| credential.key.id.as_str()),
             "key verified"
         );
     }
@@ -149,6 +160,10 @@ impl<'a> DataPlaneRequest<'a> {
     }
 
     fn body_limits(&self) -> BodyLimits {
-        BodyLimits::new(&self.app.config.http, MAX_BODY_BYTES)
+        let max_bytes = match self.endpoint {
+            Endpoint::VerifyBatch => MAX_BATCH_BODY_BYTES,
+            _ => MAX_BODY_BYTES,
+        };
+        BodyLimits::new(&self.app.config.http, max_bytes)
     }
 }

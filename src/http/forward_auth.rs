@@ -9,16 +9,18 @@ use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTE
 use percent_encoding::percent_decode_str;
 use warp::reply::Response as WarpResponse;
 
+use super::costs::Costs;
 use super::data_plane_request::DataPlaneRequest;
 use super::openapi::params;
 use super::route::Endpoint;
-use super::{auth, rate_limits, reply};
+use super::{auth, limit_headers, reply};
 use crate::app::App;
 use crate::domain::api_key::Credential;
+use crate::domain::limits::unknown_meter_message;
 use crate::domain::scope::{self, MAX_SCOPES};
 use crate::domain::verification::Outcome;
 use crate::error::{Code, Error, Result};
-use crate::verify::verifier::{Verdict, VerifyRequest};
+use crate::verify::verifier::{KeyToVerify, Verdict, VerifyRequest};
 
 /// Headers that identify the client's key to the upstream. Every response has all `X-Auth-…` headers, with
 /// `-` for absent values: if one were missing, a proxy would forward the header that the client forged.
@@ -35,11 +37,12 @@ struct ProxyRequirements<'a> {
     /// The response status if a limit is exceeded: 429, or 403 for nginx, which turns any denial other than
     /// 401 and 403 into a 500.
     limit_status: StatusCode,
+    costs: Costs,
 }
 
 impl<'a> ProxyRequirements<'a> {
     fn new() -> Self {
-        Self { scopes: Vec::new(), limit_status: StatusCode::TOO_MANY_REQUESTS }
+        Self { scopes: Vec::new(), limit_status: StatusCode::TOO_MANY_REQUESTS, costs: Costs::default() }
     }
 
     /// Parses the parameters from the query, or from the path segment after `/v1/forward-auth/`, which the
@@ -54,24 +57,44 @@ impl<'a> ProxyRequirements<'a> {
             .ok_or_else(|| misconfiguration_error("The proxy sent an unknown path."))?;
         if let Some(rest) = rest.strip_prefix('/') {
             let segment = rest.split('/').next().unwrap_or_default();
-            let Some(scopes) = segment.strip_prefix("scope=") else { return Ok(()) };
-            let decoded = percent_decode_str(scopes).decode_utf8();
+            if !segment.starts_with("scope=") && !segment.starts_with("cost=") {
+                return Ok(());
+            }
+            let decoded = percent_decode_str(segment).decode_utf8();
             let decoded = decoded.map_err(|_| misconfiguration_error("The proxy's scopes must be UTF-8."))?;
-            return decoded.split(',').try_for_each(|scope| self.add_scope(Cow::Owned(scope.to_owned())));
+            return decoded.split(';').try_for_each(|parameter| self.add_path_parameter(parameter));
         }
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match (&*name, &*value) {
                 ("scope", _) => self.add_scope(value)?,
+                ("cost", _) => self.add_cost(&value)?,
                 ("limit_status", "403") => self.limit_status = StatusCode::FORBIDDEN,
                 ("limit_status", "429") => self.limit_status = StatusCode::TOO_MANY_REQUESTS,
                 _ => {
-                    let message =
-                        "The proxy sent an unknown parameter; only scope and limit_status are supported.";
+                    let message = "The proxy sent an unknown parameter; only scope, cost and limit_status are supported.";
                     return Err(misconfiguration_error(message));
                 }
             }
         }
         Ok(())
+    }
+
+    /// Adds a parameter of the path: `scope=a,b` or `cost=tokens:0`.
+    fn add_path_parameter(&mut self, parameter: &str) -> Result<()> {
+        match parameter.split_once('=') {
+            Some(("scope", scopes)) => {
+                scopes.split(',').try_for_each(|scope| self.add_scope(Cow::Owned(scope.to_owned())))
+            }
+            Some(("cost", costs)) => costs.split(',').try_for_each(|cost| self.add_cost(cost)),
+            _ => Err(misconfiguration_error(
+                "The proxy sent an unknown parameter in its path; only scope and cost are supported.",
+            )),
+        }
+    }
+
+    /// Adds a cost: `2` on requests, or `tokens:0` on another meter.
+    fn add_cost(&mut self, cost: &str) -> Result<()> {
+        self.costs.add_text(cost).map_err(misconfiguration_error)
     }
 
     fn add_scope(&mut self, scope: Cow<'a, str>) -> Result<()> {
@@ -87,12 +110,20 @@ impl<'a> ProxyRequirements<'a> {
         if verdict.outcome != Outcome::InsufficientScope {
             return None;
         }
-        let granted = &verdict.credential.as_ref()?.key.scopes;
+        let granted = &verdict.credential()?.key.scopes;
         self.scopes.iter().find(|wanted| !scope::any_covers(granted, wanted)).map(Cow::as_ref)
     }
 
-    /// Refuses scopes that don't exist.
-    async fn ensure_scopes_exist(&self, app: &App) -> Result<()> {
+    /// Refuses scopes and meters that don't exist.
+    async fn ensure_known(&self, app: &App) -> Result<()> {
+        if self.costs.as_slice().len() > 1 {
+            let settings = app.settings.get().await?;
+            let meters = &settings.settings.meters;
+            if !self.costs.are_known(meters) {
+                let message = format!("The proxy names an unknown meter. {}", unknown_meter_message(meters));
+                return Err(misconfiguration_error(message));
+            }
+        }
         if self.scopes.is_empty() {
             return Ok(());
         }
@@ -204,7 +235,7 @@ async fn verify_client_key<'a>(
     if let Err(error) = requirements.parse(uri.path(), uri.query()) {
         return Err(charge(error).await);
     }
-    match requirements.ensure_scopes_exist(app).await {
+    match requirements.ensure_known(app).await {
         Err(error) if error.code == Code::InsufficientScope => return Err(charge(error).await),
         checked => checked?,
     }
@@ -213,10 +244,10 @@ async fn verify_client_key<'a>(
         Err(error) => return Err(charge(error).await),
     };
     let verification = VerifyRequest {
-        secret,
+        key: KeyToVerify::Secret(secret),
         scopes: &requirements.scopes,
         ip: request.client_ip,
-        cost: 1,
+        costs: requirements.costs.as_slice(),
         dry_run: false,
         caller_organization_id: None,
     };
@@ -257,21 +288,10 @@ fn write_verdict(
     if outcome == Outcome::InsufficientScope {
         headers.insert(WWW_AUTHENTICATE, reply::insufficient_scope_challenge(missing_scope));
     }
-    add_identity_headers(headers, verdict.credential.as_deref(), outcome.name());
-    if let Some(rate_limit) = &verdict.rate {
-        rate_limits::add_headers(headers, &[("key", *rate_limit)], request.now);
-    }
-    let retry_after = match (outcome, &verdict.rate, &verdict.quota) {
-        (Outcome::RateLimited, Some(rate_limit), _) => {
-            Some(rate_limits::ceil_seconds(rate_limit.retry_after))
-        }
-        (Outcome::QuotaExceeded, _, Some(quota)) => {
-            Some(rate_limits::ceil_seconds(quota.resets_at - request.now))
-        }
-        _ => None,
-    };
-    if let Some(seconds) = retry_after {
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds.max(1)));
+    add_identity_headers(headers, verdict.credential().map(|credential| &**credential), outcome.name());
+    limit_headers::add(headers, verdict, request.now);
+    if let Some(seconds) = verdict.limited_by.and_then(|limited| limited.retry_after_seconds()) {
+        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
 }

@@ -29,8 +29,10 @@ use crate::telemetry::families::{Labels, MEDIA_TYPE, MetricFamilies, integer_to_
 const MAX_CONNECTIONS: usize = 8;
 
 /// The values of the metric label `endpoint`, in the order of the discriminants of [`Endpoint`].
-const ENDPOINT_LABELS: [(Endpoint, &str); 3] = [
+const ENDPOINT_LABELS: [(Endpoint, &str); 5] = [
     (Endpoint::Verify, "verify"),
+    (Endpoint::VerifyBatch, "verify_batch"),
+    (Endpoint::ReportUsage, "report_usage"),
     (Endpoint::Introspect, "introspect"),
     (Endpoint::ForwardAuth, "forward_auth"),
 ];

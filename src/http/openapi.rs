@@ -23,7 +23,7 @@ use super::reply::Reply;
 use super::route::Route;
 use super::{
     analytics, api_keys, audit, batch, forward_auth, health, introspect, memberships, organizations, pages,
-    root, scopes, settings, users, verify, whoami,
+    report_usage, root, scopes, settings, users, verify, verify_batch, whoami,
 };
 use crate::domain::sha256::sha256;
 use crate::error::{Error, Result};
@@ -49,7 +49,7 @@ use crate::error::{Error, Result};
         (name = "Server", description = "Health checks and this document."),
     ),
     paths(
-        verify::answer, introspect::answer, forward_auth::answer, forward_auth::answer_with_path,
+        verify::answer, verify_batch::answer, report_usage::answer, introspect::answer, forward_auth::answer, forward_auth::answer_with_path,
         whoami::get_caller,
         organizations::list, organizations::create,
         organizations::get, organizations::update, organizations::delete,

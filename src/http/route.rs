@@ -41,6 +41,10 @@ pub enum Dispatch {
 pub enum Endpoint {
     /// `POST /v1/keys/verify`.
     Verify,
+    /// `POST /v1/keys/verify-batch`.
+    VerifyBatch,
+    /// `POST /v1/keys/usage`.
+    ReportUsage,
     /// `POST /v1/introspect` (RFC 7662).
     Introspect,
     /// `/v1/forward-auth`, for reverse proxies.
@@ -52,6 +56,8 @@ impl Endpoint {
     pub(super) const fn path(self) -> &'static str {
         match self {
             Endpoint::Verify => "/v1/keys/verify",
+            Endpoint::VerifyBatch => "/v1/keys/verify-batch",
+            Endpoint::ReportUsage => "/v1/keys/usage",
             Endpoint::Introspect => "/v1/introspect",
             Endpoint::ForwardAuth => "/v1/forward-auth",
         }

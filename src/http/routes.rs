@@ -110,6 +110,8 @@ pub static ROUTES: &[Route] = &[
     page_route("/console/{*path}"),
 
     data_plane_route("POST", "/v1/keys/verify", AuthRequirement::Scope(VERIFY_SCOPES), Body::Required, Endpoint::Verify),
+    data_plane_route("POST", "/v1/keys/verify-batch", AuthRequirement::Scope(VERIFY_SCOPES), Body::Required, Endpoint::VerifyBatch),
+    data_plane_route("POST", "/v1/keys/usage", AuthRequirement::Scope(VERIFY_SCOPES), Body::Required, Endpoint::ReportUsage),
     data_plane_route("POST", "/v1/introspect", AuthRequirement::Scope(VERIFY_SCOPES), Body::Required, Endpoint::Introspect),
     data_plane_route(ANY, "/v1/forward-auth", AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
     data_plane_route(ANY, "/v1/forward-auth/{path}", AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),

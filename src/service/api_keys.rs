@@ -47,7 +47,7 @@ pub struct ApiKeyWithSecret {
 pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Operation> {
     let now = ctx.now;
     let input = scopes::read_with_scopes(app, |known| NewApiKey::read(body, known, now)).await?;
-    if input.id.is_some() || input.rate_limit.is_some() || input.quota.is_some() {
+    if input.id.is_some() || input.limits.is_some() {
         ctx.caller.require_platform()?;
     }
     let organization_id =
@@ -63,8 +63,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         organization_id,
         user_id: input.user_id.clone(),
         allowed_ips: input.allowed_ips.clone(),
-        rate_limit: input.rate_limit,
-        quota: input.quota,
+        limits: input.limits.clone(),
         metadata: input.metadata.clone().unwrap_or_default(),
         created_by: ctx.caller.key().map(|key| key.id.clone()),
         ..base
@@ -76,6 +75,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
     let context = ctx.clone();
     Ok(Operation::new(move |tx, caller| {
         scopes::ensure_scopes_exist(tx, &input.scopes)?;
+        settings::ensure_meters_exist(tx, input.limits.as_deref())?;
         // An earlier operation of a batch may have changed the settings.
         let current = store::settings::get(tx)?;
         if current.revision != prepared.settings_revision {
@@ -197,6 +197,9 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
         let changed = change_key(tx, caller, &context, &id, |before| {
             if patch.requires_platform_key() {
                 caller.require_platform()?;
+            }
+            if let Patch::Set(limits) = &patch.limits {
+                settings::ensure_meters_exist(tx, Some(limits))?;
             }
             if before.status == Status::Revoked {
                 return Err(Error::new(Code::Conflict, "A revoked key can't be changed."));
@@ -397,8 +400,7 @@ pub(super) fn new_platform_key(
         status: Status::Active,
         expires_at: None,
         allowed_ips: None,
-        rate_limit: None,
-        quota: None,
+        limits: None,
         metadata: Default::default(),
         created_by: None,
         created_at: ctx.now,

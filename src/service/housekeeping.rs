@@ -9,6 +9,7 @@ use crate::error::Result;
 use crate::service::clock::{self, SettledTimeSchedule};
 use crate::store;
 use crate::telemetry::log_output;
+use crate::verify::limit_state::DecisionTime;
 
 /// The interval at which the background task checks for due work.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
@@ -19,7 +20,7 @@ const LAST_USED_INTERVAL: Duration = Duration::from_secs(30);
 const KEYS_PER_LAST_USED_WRITE: usize = 5000;
 /// The largest number of aggregated events that are written in one transaction, for which other changes wait.
 const AGGREGATED_EVENTS_PER_WRITE: usize = 500;
-/// The time for which an API key may hold leased quota units without using them.
+/// The time for which a key or organization may hold leased quota units without using them.
 const QUOTA_IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 /// The interval at which refused connections are logged.
 const REFUSED_CONNECTIONS_INTERVAL: Duration = Duration::from_secs(60);
@@ -46,10 +47,10 @@ pub async fn run(app: &App) {
         if now.saturating_sub(last_used_written_at) >= LAST_USED_INTERVAL {
             last_used_written_at = now;
             result = result.and(write_last_used(app).await);
-            result = result
-                .and(app.verifier.quotas().release_idle(QUOTA_IDLE_TIMEOUT, app.clock.expiry_time()).await);
+            let at = DecisionTime { now: app.clock.expiry_time(), monotonic: now };
+            result = result.and(app.verifier.leases().release_idle(QUOTA_IDLE_TIMEOUT, at).await);
             app.rate_limiters.sweep(now);
-            app.verifier.drop_full_buckets(now);
+            app.verifier.sweep(now);
         }
         if let Err(error) = result {
             tracing::warn!(%error, "could not write counts from memory; will retry");

@@ -19,18 +19,16 @@ use crate::error::{Code, Error, Result};
 use crate::store::{self, db};
 use crate::telemetry::machine;
 use crate::verify::access_blocks::AccessBlocks;
-use crate::verify::cache::{KeyCache, LoadFuture, VersionClock};
-use crate::verify::quota::Quotas;
+use crate::verify::cache::{KeyCache, LoadFuture};
+use crate::verify::leases::Leases;
 use crate::verify::recorder::Recorder;
 use crate::verify::settings::SettingsCache;
 use crate::verify::verifier::Verifier;
+use crate::verify::version_clock::VersionClock;
 
-/// Maximum number of keys with a rate-limit bucket in the verifier. A bucket takes about 150 bytes; full
-/// buckets are dropped.
-const MAX_VERIFIER_BUCKETS: usize = 1_000_000;
-
-/// Maximum number of quota counts in memory.
-const MAX_QUOTA_COUNTS: usize = 100_000;
+/// Maximum number of keys and organizations whose limits and counts are held in memory. Those that aren't needed are
+/// dropped.
+const MAX_SUBJECT_STATES: usize = 2_000_000;
 
 /// Opens the database and creates the caches. Fails when the database file isn't a Tollhouse database,
 /// has a newer schema than this program supports, or can't be opened.
@@ -55,14 +53,14 @@ async fn open_with(config: Config, clock: Clock, allow_read_only: bool) -> Resul
     let keys = Arc::new(create_key_cache(&db, &version_clock, &access_blocks, max_cache_bytes));
     let settings =
         Arc::new(load_settings_cache(&db, &version_clock, config.initial_settings(), clock.now()).await?);
-    let quotas = quotas_stored_in(&db);
+    let leases = leases_stored_in(&db);
     let recorder = Recorder::default();
     let verifier = Verifier::new(
         keys.clone(),
         settings.clone(),
         clock.clone(),
-        MAX_VERIFIER_BUCKETS,
-        quotas,
+        MAX_SUBJECT_STATES,
+        leases,
         recorder,
         db.file().lost_flag(),
     );
@@ -158,18 +156,15 @@ async fn load_settings_cache(
     Ok(SettingsCache::new(version_clock.clone(), loaded_at, current, load))
 }
 
-/// Creates the quota counts, whose leases are stored in this database. Only one process serves a database, so
-/// no other process leases from it.
-fn quotas_stored_in(db: &db::Db) -> Quotas {
+/// Reads and writes the leases of quotas in this database. Only one process serves a database, so no other process
+/// leases from it.
+fn leases_stored_in(db: &db::Db) -> Leases {
     let reader = db.clone();
     let writer = db.clone();
-    Quotas::new(
-        MAX_QUOTA_COUNTS,
-        move |key, period, start| {
+    Leases::new(
+        move |id| {
             let db = reader.clone();
-            Box::pin(async move {
-                db.look_up(move |tx| store::quotas::leased_units(tx, key, period, start)).await
-            })
+            Box::pin(async move { db.look_up(move |tx| store::quotas::leased_units(tx, id)).await })
         },
         move |leases| {
             let db = writer.clone();
@@ -184,11 +179,11 @@ pub async fn close(app: &App) -> Result<()> {
     let (usage, refusals, quotas) = tokio::join!(
         usage::flush(app),
         housekeeping::write_aggregated_events(app, true),
-        app.verifier.quotas().close(),
+        app.verifier.leases().close(),
     );
     // On a full disk, units can be returned, but not together with writes that need room.
     let quotas = match quotas {
-        Err(error) if error.code == Code::StorageFull => app.verifier.quotas().close().await,
+        Err(error) if error.code == Code::StorageFull => app.verifier.leases().close().await,
         closed => closed,
     };
     let last_used = housekeeping::write_last_used(app).await;
@@ -217,7 +212,7 @@ fn log_unstored(app: &App, error: &Error) {
         denials,
         aggregated_requests,
         last_uses = app.unstored.last_uses.len(),
-        quota_units = app.verifier.quotas().forfeitable_units(),
+        quota_units = app.verifier.leases().forfeitable_units(),
         "stopping without storing everything that was counted in memory"
     );
 }

@@ -17,6 +17,7 @@ pub(crate) mod export;
 pub mod housekeeping;
 pub mod idempotency;
 pub(crate) mod import;
+pub(crate) mod key_lookup;
 pub mod lifecycle;
 pub mod memberships;
 pub(crate) mod metrics;
@@ -31,6 +32,7 @@ pub(crate) mod sample;
 pub mod scopes;
 pub(crate) mod settings;
 pub mod usage;
+pub(crate) mod usage_reports;
 pub mod users;
 pub(crate) mod verification_log;
 

@@ -17,6 +17,7 @@ use crate::domain::organization::{
     NewOrganization, Organization, OrganizationFilter, OrganizationPatch, Status,
 };
 use crate::domain::page::Query;
+use crate::domain::patch::Patch;
 use crate::domain::time::Timestamp;
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
@@ -32,6 +33,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
     Ok(Operation::new(move |tx, caller| {
         caller.require_platform()?;
         settings::ensure_plan_exists(tx, &new.plan)?;
+        settings::ensure_meters_exist(tx, new.limits.as_deref())?;
         if !store::organizations::insert(tx, &new, None)? {
             return Err(Error::new(
                 Code::AlreadyExists,
@@ -77,7 +79,7 @@ pub(crate) fn get(id: String) -> Operation {
     })
 }
 
-/// Prepares a change of an organization; only platform keys can change its plan and status. Applied, it fails with
+/// Prepares a change of an organization; only platform keys can change its plan, limits and status. Applied, it fails with
 /// `NOT_FOUND`, `PLATFORM_KEY_REQUIRED`, `SECRET_SUPERSEDED` for a change of the status, `PRECONDITION_FAILED`.
 ///
 /// # Errors
@@ -92,6 +94,9 @@ pub async fn update(app: &App, ctx: &Arc<RequestContext>, id: String, body: &Jso
         let before = get_visible(tx, caller, &id)?;
         if patch.needs_platform() {
             caller.require_platform()?;
+        }
+        if let Patch::Set(limits) = &patch.limits {
+            settings::ensure_meters_exist(tx, Some(limits))?;
         }
         if patch.status.is_some_and(|status| status != before.status) {
             caller.require_current_secret()?;
@@ -127,7 +132,7 @@ pub(super) fn store_changes(
     if !changed.is_empty() {
         after.revision += 1;
         after.updated_at = now;
-        store::organizations::update(tx, &after)?;
+        store::organizations::update(tx, before, &after)?;
         tx.invalidate(Invalidation::Id(after.id.clone()));
     }
     let only_suspends = only_sets_status(&changed, Status::Suspended.name());

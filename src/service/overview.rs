@@ -5,9 +5,11 @@ use std::sync::Arc;
 use super::{RequestContext, read_audited, usage};
 use crate::app::App;
 use crate::domain::audit::AuditEntry;
+use crate::domain::meter::Meter;
 use crate::domain::overview::Overview;
 use crate::domain::page::Query;
-use crate::domain::usage::{Interval, Span, UsageSubject};
+use crate::domain::subject::Subject;
+use crate::domain::usage::{Interval, Span};
 use crate::error::{Error, Result};
 use crate::store;
 use crate::store::usage::SubjectSet;
@@ -24,16 +26,16 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, query: Query) -> R
     read_audited(app, ctx, move |tx, caller| {
         let own = caller.organization_id();
         let subject = match own {
-            None => UsageSubject::All,
+            None => Subject::All,
             Some(id) => {
                 let organization = store::usage::organization(tx, id)?;
-                UsageSubject::Organization(organization.ok_or_else(|| Error::not_found("organization"))?.seq)
+                Subject::Organization(organization.ok_or_else(|| Error::not_found("organization"))?.seq)
             }
         };
         let day = Span::until(now, Interval::Day.millis(), Interval::Hour);
         let (organizations, keys) = match own {
             None => (
-                usage::find_busiest(tx, SubjectSet::PartsOf(UsageSubject::All), &day, MAX_BUSIEST_ENTRIES)?,
+                usage::find_busiest(tx, SubjectSet::PartsOf(Subject::All), &day, MAX_BUSIEST_ENTRIES)?,
                 SubjectSet::Keys,
             ),
             Some(_) => (vec![subject], SubjectSet::PartsOf(subject)),
@@ -44,8 +46,8 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, query: Query) -> R
             users: store::overview::count_users(tx, own)?,
             api_keys: store::overview::keys(tx, own, expiry_time)?,
             last_24h: store::usage::total(tx, subject, &day)?.totals(),
-            busiest_organizations: usage::load_groups(tx, organizations, &day)?,
-            busiest_keys: usage::load_groups(tx, keys, &day)?,
+            busiest_organizations: usage::load_groups(tx, organizations, Meter::REQUESTS, &day)?,
+            busiest_keys: usage::load_groups(tx, keys, Meter::REQUESTS, &day)?,
         };
         Ok((overview, AuditEntry::without_target(own)))
     })

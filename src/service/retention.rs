@@ -14,7 +14,7 @@ use crate::domain::limits::Period;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::Interval;
 use crate::error::Result;
-use crate::service::{RequestContext, idempotency};
+use crate::service::{RequestContext, idempotency, usage_reports};
 use crate::store;
 
 /// The interval at which expired data is deleted. A change of the settings starts a deletion earlier, at the
@@ -64,6 +64,7 @@ pub(crate) async fn run(app: &App) {
 pub async fn prune(app: &App) -> Result<()> {
     repeat_paced(app, || prune_usage_and_verification_log(app)).await?;
     repeat_paced(app, || prune_quotas(app)).await?;
+    repeat_paced(app, || usage_reports::prune(app, MAX_ROWS_PER_WRITE)).await?;
     repeat_paced(app, || idempotency::prune(app)).await?;
     advance_checkpoint(app).await?;
     let removed = repeat_paced(app, || remove_expired_events(app)).await?;

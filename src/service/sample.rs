@@ -142,7 +142,7 @@ impl Sample<'_> {
         let batch = traffic::generate_verifications(&keys, begin, now);
         for counted in &batch.hourly_counts {
             if let Some(at) = counted.last_used {
-                self.app.unstored.record_last_use(counted.credential.seq, at);
+                self.app.unstored.record_last_use(counted.key, at);
             }
         }
         for chunk in batch.chunks(USAGE_ROWS_PER_WRITE) {

@@ -10,9 +10,11 @@ use crate::app::App;
 use crate::domain::action::TargetKind;
 use crate::domain::api_key::ApiKey;
 use crate::domain::audit::AuditEntry;
-use crate::domain::fields::Json;
+use crate::domain::fields::{Faults, Json};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::key_policy;
+use crate::domain::limits::{self, Limit};
+use crate::domain::meter::Meter;
 use crate::domain::organization::{Organization, UNKNOWN_PLAN, unknown_plan_message};
 use crate::domain::settings::{
     self, Plan, SETTINGS_ID, STANDARD_PLAN, Settings, SettingsPatch, StoredSettings,
@@ -107,6 +109,9 @@ fn replace_settings(
     for plan in before.settings.plans.keys().filter(|plan| !after.plans.contains_key(*plan)) {
         ensure_plan_removable(tx, plan)?;
     }
+    for meter in before.settings.meters.iter().filter(|meter| !after.meters.contains(meter)) {
+        ensure_meter_removable(tx, *meter)?;
+    }
     let revision = before.revision + 1;
     let current = StoredSettings { settings: after, checked_prefixes, revision, updated_at: now };
     let tagged = SettingsWithEtag::from(&current);
@@ -151,6 +156,23 @@ fn ensure_plan_removable(tx: &Tx<'_>, plan: &str) -> Result<()> {
         return Err(Error::new(Code::Conflict, message));
     }
     Ok(())
+}
+
+/// Returns `CONFLICT` if a key that isn't revoked or an organization has a limit on this meter. The limits of plans are
+/// checked with the settings.
+fn ensure_meter_removable(tx: &Tx<'_>, meter: Meter) -> Result<()> {
+    let Some(id) = store::limit_meters::find_user_of_meter(tx, meter)? else { return Ok(()) };
+    let message = format!("{id} has a limit on the meter {meter}. Remove it from all limits first.");
+    Err(Error::new(Code::Conflict, message))
+}
+
+/// Returns `UNKNOWN_METER` unless the meters of all these limits exist in the transaction that sets the limits.
+pub(super) fn ensure_meters_exist(tx: &Tx<'_>, limits: Option<&[Limit]>) -> Result<()> {
+    let Some(limits) = limits else { return Ok(()) };
+    let current = store::settings::get(tx)?;
+    let mut faults = Faults::default();
+    faults.at_child("limits", |faults| limits::check_meters(limits, &current.settings.meters, faults));
+    faults.finish(()).map_err(Error::with_code_of_details)
 }
 
 fn audit_entry() -> AuditEntry {

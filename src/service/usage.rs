@@ -9,10 +9,12 @@ use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::action::TargetKind;
 use crate::domain::audit::AuditEntry;
+use crate::domain::meter::Meter;
 use crate::domain::page::Query;
+use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::{
-    Bucket, Group, GroupBy, Period, Span, Usage, UsageCounts, UsageFilter, UsageSubject, magnitude_floor,
+    Bucket, Group, GroupBy, Period, Span, Usage, UsageCounts, UsageFilter, magnitude_floor,
 };
 use crate::domain::verification_log;
 use crate::error::{Error, Result};
@@ -20,6 +22,7 @@ use crate::store::usage::{NamedSubject, SubjectSet};
 use crate::store::{self, db::Tx};
 use crate::verify::denials::{AggregationKey, Denial};
 use crate::verify::recorder::UsageBatch;
+use crate::verify::unwritten_usage::HourlyKeyCounts;
 
 /// The largest number of API keys whose counts are written in one transaction, for which other changes wait.
 const KEYS_PER_FLUSH_WRITE: usize = 500;
@@ -61,7 +64,7 @@ pub async fn flush(app: &App) -> Result<()> {
         }
         for counted in &chunk.hourly_counts {
             if let Some(at) = counted.last_used {
-                app.unstored.record_last_use(counted.credential.seq, at);
+                app.unstored.record_last_use(counted.key, at);
             }
         }
     }
@@ -71,25 +74,26 @@ pub async fn flush(app: &App) -> Result<()> {
 /// Writes one chunk of verification counts in a transaction: the counts of its API keys, of their
 /// organizations, and of the whole platform.
 pub(super) fn write_chunk(tx: &Tx<'_>, chunk: &UsageBatch) -> Result<()> {
-    let mut sums: HashMap<(Timestamp, UsageSubject), UsageCounts> = HashMap::new();
+    let mut sums: HashMap<(Timestamp, Subject), UsageCounts> = HashMap::new();
+    let mut units: HashMap<(Timestamp, Subject, Meter), u64> = HashMap::new();
     for counted in &chunk.hourly_counts {
-        let hour = counted.hour;
-        let credential = &counted.credential;
-        let organization = credential.organization.as_ref().map_or(0, |organization| organization.seq);
-        let organization = UsageSubject::Organization(organization);
-        store::usage::add_counts(
-            tx,
-            hour,
-            UsageSubject::Key(credential.seq),
-            Some(organization),
-            &counted.counts,
-        )?;
-        for subject in [organization, UsageSubject::All] {
-            sums.entry((hour, subject)).or_default().merge(&counted.counts);
+        let HourlyKeyCounts { hour, key, organization, counts, meters, .. } = counted;
+        store::usage::add_counts(tx, *hour, Subject::Key(*key), Some(*organization), counts)?;
+        for subject in [*organization, Subject::All] {
+            sums.entry((*hour, subject)).or_default().merge(counts);
+        }
+        for (meter, added) in meters {
+            store::usage::add_units(tx, *hour, Subject::Key(*key), *meter, *added)?;
+            for subject in [*organization, Subject::All] {
+                *units.entry((*hour, subject, *meter)).or_default() += added;
+            }
         }
     }
+    for ((hour, subject, meter), added) in units {
+        store::usage::add_units(tx, hour, subject, meter, added)?;
+    }
     for ((hour, subject), counts) in sums {
-        let parent = (subject != UsageSubject::All).then_some(UsageSubject::All);
+        let parent = (subject != Subject::All).then_some(Subject::All);
         store::usage::add_counts(tx, hour, subject, parent, &counts)?;
     }
     chunk.denials.iter().try_for_each(|denial| write_denial(tx, denial))
@@ -116,15 +120,22 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, mut query: Query) 
     let hourly_days = app.settings.get().await?.settings.retention.usage_hourly_days;
     let span = Span::read(&filter, &mut query, ctx.now, hourly_days);
     query.finish(())?;
-    let UsageFilter { org_id, key_id, group_by, .. } = filter;
+    let UsageFilter { org_id, key_id, group_by, meter, .. } = filter;
     let org_id = effective_organization(&ctx.caller, org_id)?;
     read_audited(app, ctx, move |tx, caller| {
         let query = UsageQuery::find(tx, caller, org_id.as_deref(), key_id.as_deref())?;
         let stored: HashMap<_, _> =
             store::usage::usage_by_bucket(tx, query.subject, &span)?.into_iter().collect();
+        let units: HashMap<_, _> = match meter {
+            Meter::REQUESTS => HashMap::new(),
+            _ => store::usage::units_by_bucket(tx, query.subject, meter, &span)?.into_iter().collect(),
+        };
         let mut total = UsageCounts::default();
         let bucket = |start| {
-            let counts = stored.get(&start).copied().unwrap_or_default();
+            let mut counts = stored.get(&start).copied().unwrap_or_default();
+            if meter != Meter::REQUESTS {
+                counts = counts.with_cost(units.get(&start).copied().unwrap_or_default());
+            }
             total.merge(&counts);
             Bucket { start, totals: counts.totals() }
         };
@@ -132,8 +143,8 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, mut query: Query) 
         let groups = match group_by {
             None => Vec::new(),
             Some(GroupBy::Code) => total.by_code(),
-            Some(GroupBy::Key) => query.group_by_key(tx, &span)?,
-            Some(GroupBy::Organization) => query.group_by_organization(tx, &span)?,
+            Some(GroupBy::Key) => query.group_by_key(tx, meter, &span)?,
+            Some(GroupBy::Organization) => query.group_by_organization(tx, meter, &span)?,
         };
         let usage = Usage {
             org_id,
@@ -151,10 +162,10 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, mut query: Query) 
 
 /// A usage query: the subject whose usage is reported, and the audit entry of the read.
 struct UsageQuery {
-    subject: UsageSubject,
+    subject: Subject,
     /// The organization of the subject: the organization that owns the API key, or the subject itself. `None`
     /// for all usage.
-    organization: Option<UsageSubject>,
+    organization: Option<Subject>,
     entry: AuditEntry,
 }
 
@@ -168,9 +179,9 @@ impl UsageQuery {
             Some(id) => Some(store::usage::organization(tx, id)?.ok_or_else(missing)?),
         };
         let Some(key_id) = key_id else {
-            let subject = organization.map(|organization| UsageSubject::Organization(organization.seq));
+            let subject = organization.map(|organization| Subject::Organization(organization.seq));
             let entry = AuditEntry::without_target(org_id);
-            return Ok(Self { subject: subject.unwrap_or(UsageSubject::All), organization: subject, entry });
+            return Ok(Self { subject: subject.unwrap_or(Subject::All), organization: subject, entry });
         };
         let key = store::usage::find_key(tx, key_id)?.filter(|key| {
             let owner = key.organization.as_ref().map(|(id, _)| id.as_str());
@@ -179,38 +190,40 @@ impl UsageQuery {
         let key = key.ok_or_else(|| Error::not_found("API key"))?;
         let (id, seq) = key.organization.map_or((None, 0), |(id, seq)| (Some(id), seq));
         Ok(Self {
-            subject: UsageSubject::Key(key.seq),
-            organization: Some(UsageSubject::Organization(seq)),
+            subject: Subject::Key(key.seq),
+            organization: Some(Subject::Organization(seq)),
             entry: AuditEntry::for_resource(id.as_deref(), TargetKind::ApiKey, &key.id, &key.name),
         })
     }
 
-    fn group_by_key(&self, tx: &Tx<'_>, span: &Span) -> Result<Vec<Group>> {
+    fn group_by_key(&self, tx: &Tx<'_>, meter: Meter, span: &Span) -> Result<Vec<Group>> {
         match self.subject {
-            UsageSubject::Key(_) => load_groups(tx, vec![self.subject], span),
-            UsageSubject::All => {
-                load_groups(tx, find_busiest(tx, SubjectSet::Keys, span, MAX_USAGE_GROUPS)?, span)
+            Subject::Key(_) => load_groups(tx, vec![self.subject], meter, span),
+            Subject::All => {
+                load_groups(tx, find_busiest(tx, SubjectSet::Keys, span, MAX_USAGE_GROUPS)?, meter, span)
             }
-            UsageSubject::Organization(_) => load_groups(
+            Subject::Organization(_) => load_groups(
                 tx,
                 find_busiest(tx, SubjectSet::PartsOf(self.subject), span, MAX_USAGE_GROUPS)?,
+                meter,
                 span,
             ),
         }
     }
 
-    fn group_by_organization(&self, tx: &Tx<'_>, span: &Span) -> Result<Vec<Group>> {
+    fn group_by_organization(&self, tx: &Tx<'_>, meter: Meter, span: &Span) -> Result<Vec<Group>> {
         match (self.subject, self.organization) {
             // All usage of a key belongs to one organization, so the result is one group with that
             // organization's name.
-            (UsageSubject::Key(_), Some(organization)) => {
-                let total = store::usage::total(tx, self.subject, span)?;
+            (Subject::Key(_), Some(organization)) => {
+                let total = total(tx, self.subject, meter, span)?;
                 Ok(load_group(tx, organization, &total)?.into_iter().collect())
             }
-            (subject @ UsageSubject::Organization(_), _) => load_groups(tx, vec![subject], span),
+            (subject @ Subject::Organization(_), _) => load_groups(tx, vec![subject], meter, span),
             _ => load_groups(
                 tx,
-                find_busiest(tx, SubjectSet::PartsOf(UsageSubject::All), span, MAX_USAGE_GROUPS)?,
+                find_busiest(tx, SubjectSet::PartsOf(Subject::All), span, MAX_USAGE_GROUPS)?,
+                meter,
                 span,
             ),
         }
@@ -225,8 +238,8 @@ pub(super) fn find_busiest(
     candidates: SubjectSet,
     span: &Span,
     max: usize,
-) -> Result<Vec<UsageSubject>> {
-    let mut requests: HashMap<UsageSubject, u64> = HashMap::new();
+) -> Result<Vec<Subject>> {
+    let mut requests: HashMap<Subject, u64> = HashMap::new();
     for day in span.widen_to_days().bucket_starts() {
         for (subject, magnitude) in store::usage::busiest_subjects(tx, candidates, day, max)? {
             *requests.entry(subject).or_default() += magnitude_floor(magnitude);
@@ -239,17 +252,31 @@ pub(super) fn find_busiest(
 }
 
 /// Loads the usage of each subject as a group, busiest first. Subjects without requests are omitted.
-pub(super) fn load_groups(tx: &Tx<'_>, subjects: Vec<UsageSubject>, span: &Span) -> Result<Vec<Group>> {
+pub(super) fn load_groups(
+    tx: &Tx<'_>,
+    subjects: Vec<Subject>,
+    meter: Meter,
+    span: &Span,
+) -> Result<Vec<Group>> {
     let mut groups = Vec::new();
     for subject in subjects {
-        groups.extend(load_group(tx, subject, &store::usage::total(tx, subject, span)?)?);
+        groups.extend(load_group(tx, subject, &total(tx, subject, meter, span)?)?);
     }
     groups.sort_by(|a, b| (b.totals.requests, &a.id).cmp(&(a.totals.requests, &b.id)));
     Ok(groups)
 }
 
+/// Fetches the sum of a subject's counts in a span of time, with the cost on this meter.
+fn total(tx: &Tx<'_>, subject: Subject, meter: Meter, span: &Span) -> Result<UsageCounts> {
+    let counts = store::usage::total(tx, subject, span)?;
+    Ok(match meter {
+        Meter::REQUESTS => counts,
+        _ => counts.with_cost(store::usage::total_units(tx, subject, meter, span)?),
+    })
+}
+
 /// Loads the usage of a subject as a group with the subject's id and name; `None` if it has no requests.
-fn load_group(tx: &Tx<'_>, subject: UsageSubject, counts: &UsageCounts) -> Result<Option<Group>> {
+fn load_group(tx: &Tx<'_>, subject: Subject, counts: &UsageCounts) -> Result<Option<Group>> {
     if counts.requests() == 0 {
         return Ok(None);
     }

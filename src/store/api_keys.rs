@@ -1,13 +1,14 @@
 //! Statements on API keys, the hashes of their secrets, and their scopes.
 
 use super::engine::{self, Row, params};
+use super::limit_meters;
 use super::list::ListQuery;
 use super::rows;
 use super::tx::Tx;
 use crate::domain::api_key::{ApiKey, ApiKeyFilter, Credential, Memo, Status, Tenant};
 use crate::domain::invalidation::Invalidation;
-use crate::domain::limits::{Quota, RateLimit};
 use crate::domain::page::{Page, Rows};
+use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 use crate::domain::unicode;
 use crate::domain::{organization, user};
@@ -16,7 +17,7 @@ use crate::error::Result;
 pub(super) const COLUMNS: &str = "k.seq, k.id, k.organization_id, k.user_id, k.name, k.start, k.scopes, k.status, \
                        k.expires_at, k.allowed_ips, k.metadata, k.created_by, k.created_at, k.updated_at, \
                        k.last_used_at, k.rotated_at, k.previous_secret_expires_at, k.revoked_at, \
-                       k.revoked_reason, k.revision, k.rate_limit, k.rate_window, k.quota_limit, k.quota_period";
+                       k.revoked_reason, k.revision, k.limits";
 
 pub(super) fn api_key_from_row(row: &Row<'_>) -> engine::Result<ApiKey> {
     Ok(ApiKey {
@@ -39,14 +40,7 @@ pub(super) fn api_key_from_row(row: &Row<'_>) -> engine::Result<ApiKey> {
         revoked_at: rows::optional_timestamp_column(row, 17)?,
         revoked_reason: row.get(18)?,
         revision: row.get(19)?,
-        rate_limit: match row.get(20)? {
-            None => None,
-            Some(limit) => Some(RateLimit { limit, window_seconds: row.get(21)? }),
-        },
-        quota: match row.get(22)? {
-            None => None,
-            Some(limit) => Some(Quota { limit, period: rows::enum_column(row, 23)? }),
-        },
+        limits: rows::optional_json_column(row, 20)?,
     })
 }
 
@@ -54,9 +48,8 @@ pub(super) fn api_key_from_row(row: &Row<'_>) -> engine::Result<ApiKey> {
 pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool> {
     let seq: Option<i64> = tx.query_first(
         "INSERT INTO api_keys (id, organization_id, user_id, name, name_key, start, scopes, status, expires_at, \
-         allowed_ips, metadata, created_by, created_at, updated_at, revision, \
-         rate_limit, rate_window, quota_limit, quota_period) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19) \
+         allowed_ips, metadata, created_by, created_at, updated_at, revision, limits) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
          ON CONFLICT (id) DO NOTHING RETURNING seq",
         params![
             new.id,
@@ -74,10 +67,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool>
             new.created_at.as_millis(),
             new.updated_at.as_millis(),
             new.revision,
-            new.rate_limit.map(|rate| rate.limit),
-            new.rate_limit.map(|rate| rate.window_seconds),
-            new.quota.map(|quota| quota.limit),
-            new.quota.map(|quota| quota.period.name()),
+            new.limits.as_ref().map(rows::to_json).transpose()?,
         ],
         |row| row.get(0),
     )?;
@@ -87,6 +77,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool>
         params![hash, seq],
     )?;
     insert_scopes(tx, seq, &new.scopes)?;
+    limit_meters::replace(tx, Subject::Key(seq), None, new.limits.as_deref())?;
     tx.invalidate(Invalidation::Secret(*hash));
     Ok(stored == 1)
 }
@@ -109,42 +100,61 @@ pub(crate) fn get(tx: &Tx<'_>, id: &str) -> Result<Option<ApiKey>> {
 
 /// Fetches, by the hash of a secret, the key with everything that decides whether the secret is valid.
 pub fn find_credential_by_hash(tx: &Tx<'_>, hash: &[u8; 32]) -> Result<Option<Credential>> {
-    let sql = format!(
-        "SELECT {COLUMNS}, h.state, o.name, o.status, o.deleted_at, u.status, u.deleted_at, m.seq, o.plan, o.seq \
+    tx.query_first(&select_credential("h.hash = ?1"), params![hash], credential_from_row)
+}
+
+/// Fetches a key by its id, with everything that decides whether its current secret is valid.
+pub(crate) fn find_credential_by_id(tx: &Tx<'_>, id: &str) -> Result<Option<Credential>> {
+    let sql = select_credential("k.id = ?1 AND h.state = 'current'");
+    tx.query_first(&sql, params![id], credential_from_row)
+}
+
+fn select_credential(condition: &str) -> String {
+    format!(
+        "SELECT {COLUMNS}, h.state, o.name, o.status, o.deleted_at, u.status, u.deleted_at, m.seq, o.plan, o.seq, \
+         o.limits, u.external_id \
          FROM api_key_hashes h JOIN api_keys k ON k.seq = h.key_seq \
          LEFT JOIN organizations o ON o.id = k.organization_id \
          LEFT JOIN users u ON u.id = k.user_id \
          LEFT JOIN memberships m ON m.organization_id = k.organization_id AND m.user_id = k.user_id \
-         WHERE h.hash = ?1"
-    );
-    tx.query_first(&sql, params![hash], |row| {
-        let key = api_key_from_row(row)?;
-        // A retired secret ended in the past: the epoch stands for any past time.
-        let epoch = Timestamp::from_millis(0);
-        let secret_ends_at = match row.get::<&str>(24)? {
-            "current" => None,
-            "previous" => Some(key.previous_secret_expires_at.unwrap_or(epoch)),
-            _ => Some(epoch),
-        };
-        let organization = match &key.organization_id {
-            None => None,
-            Some(_) => {
-                let deleted = row.get::<Option<i64>>(27)?.is_some();
-                let status =
-                    if deleted { organization::Status::Suspended } else { rows::enum_column(row, 26)? };
-                Some(Tenant { seq: row.get(32)?, name: row.get(25)?, plan: row.get(31)?, status })
-            }
-        };
-        let owner = match &key.user_id {
-            None => None,
-            Some(_) => {
-                let deleted = row.get::<Option<i64>>(29)?.is_some();
-                let member = row.get::<Option<i64>>(30)?.is_some();
-                Some(if deleted || !member { user::Status::Suspended } else { rows::enum_column(row, 28)? })
-            }
-        };
-        Ok(Credential { seq: row.get(0)?, key, secret_ends_at, organization, owner, memo: Memo::default() })
-    })
+         WHERE {condition}"
+    )
+}
+
+fn credential_from_row(row: &Row<'_>) -> engine::Result<Credential> {
+    let key = api_key_from_row(row)?;
+    // A retired secret ended in the past: the epoch stands for any past time.
+    let epoch = Timestamp::from_millis(0);
+    let secret_ends_at = match row.get::<&str>(21)? {
+        "current" => None,
+        "previous" => Some(key.previous_secret_expires_at.unwrap_or(epoch)),
+        _ => Some(epoch),
+    };
+    let organization = match &key.organization_id {
+        None => None,
+        Some(_) => {
+            let deleted = row.get::<Option<i64>>(24)?.is_some();
+            let status = if deleted { organization::Status::Suspended } else { rows::enum_column(row, 23)? };
+            Some(Tenant {
+                seq: row.get(29)?,
+                name: row.get(22)?,
+                plan: row.get(28)?,
+                status,
+                limits: rows::optional_json_column(row, 30)?,
+            })
+        }
+    };
+    let owner = match &key.user_id {
+        None => None,
+        Some(_) => {
+            let deleted = row.get::<Option<i64>>(26)?.is_some();
+            let member = row.get::<Option<i64>>(27)?.is_some();
+            Some(if deleted || !member { user::Status::Suspended } else { rows::enum_column(row, 25)? })
+        }
+    };
+    let owner_external_id = row.get(31)?;
+    let seq = row.get(0)?;
+    Ok(Credential { seq, key, secret_ends_at, organization, owner, owner_external_id, memo: Memo::default() })
 }
 
 /// Stores all mutable fields of a key, and updates the scope index if the scopes changed.
@@ -152,8 +162,8 @@ pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<(
     let seq: Option<i64> = tx.query_first(
         "UPDATE api_keys SET name = ?2, name_key = ?3, start = ?4, scopes = ?5, status = ?6, expires_at = ?7, \
          allowed_ips = ?8, metadata = ?9, updated_at = ?10, rotated_at = ?11, previous_secret_expires_at = ?12, \
-         revoked_at = ?13, revoked_reason = ?14, revision = ?15, rate_limit = ?16, rate_window = ?17, \
-         quota_limit = ?18, quota_period = ?19 WHERE id = ?1 RETURNING seq",
+         revoked_at = ?13, revoked_reason = ?14, revision = ?15, limits = ?16 \
+         WHERE id = ?1 RETURNING seq",
         params![
             changed.id,
             changed.name,
@@ -170,16 +180,13 @@ pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<(
             changed.revoked_at.map(Timestamp::as_millis),
             changed.revoked_reason,
             changed.revision,
-            changed.rate_limit.map(|rate| rate.limit),
-            changed.rate_limit.map(|rate| rate.window_seconds),
-            changed.quota.map(|quota| quota.limit),
-            changed.quota.map(|quota| quota.period.name()),
+            changed.limits.as_ref().map(rows::to_json).transpose()?,
         ],
         |row| row.get(0),
     )?;
-    if let Some(seq) = seq
-        && before.scopes != changed.scopes
-    {
+    let Some(seq) = seq else { return Ok(()) };
+    limit_meters::replace(tx, Subject::Key(seq), before.limits.as_deref(), changed.limits.as_deref())?;
+    if before.scopes != changed.scopes {
         for scope in &before.scopes {
             tx.execute("DELETE FROM api_key_scopes WHERE scope = ?1 AND key_seq = ?2", params![scope, seq])?;
         }

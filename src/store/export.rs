@@ -38,7 +38,7 @@ pub(crate) fn organizations_page(
 ) -> Result<ExportPage<(Organization, Option<Timestamp>)>> {
     let select = format!("SELECT {}, deleted_at FROM organizations", organizations::COLUMNS);
     rows_after(tx, &select, "seq", after, max, |row| {
-        Ok((organizations::organization_from_row(row)?, rows::optional_timestamp_column(row, 10)?))
+        Ok((organizations::organization_from_row(row)?, rows::optional_timestamp_column(row, 11)?))
     })
 }
 

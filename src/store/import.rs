@@ -20,7 +20,7 @@ pub(crate) fn find_organization_or_tombstone(
 ) -> Result<Option<(Organization, Option<Timestamp>)>> {
     let sql = format!("SELECT {}, deleted_at FROM organizations WHERE id = ?1", organizations::COLUMNS);
     tx.query_first(&sql, params![id], |row| {
-        Ok((organizations::organization_from_row(row)?, rows::optional_timestamp_column(row, 10)?))
+        Ok((organizations::organization_from_row(row)?, rows::optional_timestamp_column(row, 11)?))
     })
 }
 

@@ -1,18 +1,20 @@
 //! Statements on organizations.
 
 use super::engine::{self, Row, params};
+use super::limit_meters;
 use super::list::ListQuery;
 use super::rows;
 use super::tx::Tx;
 use crate::domain::organization::{Organization, OrganizationFilter};
 use crate::domain::page::{Page, Rows};
+use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 use crate::domain::unicode;
 use crate::error::Result;
 
 /// The columns that [`organization_from_row`] reads.
 pub(super) const COLUMNS: &str =
-    "seq, id, name, email, plan, status, metadata, created_at, updated_at, revision";
+    "seq, id, name, email, plan, status, metadata, created_at, updated_at, revision, limits";
 
 fn select() -> String {
     format!("SELECT {COLUMNS} FROM organizations WHERE deleted_at IS NULL")
@@ -29,15 +31,17 @@ pub(super) fn organization_from_row(row: &Row<'_>) -> engine::Result<Organizatio
         created_at: rows::timestamp_column(row, 7)?,
         updated_at: rows::timestamp_column(row, 8)?,
         revision: row.get(9)?,
+        limits: rows::optional_json_column(row, 10)?,
     })
 }
 
 /// Stores an organization; with `deleted_at`, as the tombstone of a deleted organization. Returns `false`
 /// when the id is already in use, also by a deleted organization.
 pub(crate) fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timestamp>) -> Result<bool> {
-    let stored = tx.execute(
+    let seq: Option<i64> = tx.query_first(
         "INSERT INTO organizations (id, name, name_key, email, email_key, plan, status, metadata, created_at, \
-         updated_at, deleted_at, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12) ON CONFLICT (id) DO NOTHING",
+         updated_at, deleted_at, revision, limits) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (id) DO NOTHING RETURNING seq",
         params![
             new.id,
             new.name,
@@ -51,9 +55,13 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timesta
             new.updated_at.as_millis(),
             deleted_at.map(Timestamp::as_millis),
             new.revision,
+            new.limits.as_ref().map(rows::to_json).transpose()?,
         ],
+        |row| row.get(0),
     )?;
-    Ok(stored == 1)
+    let Some(seq) = seq else { return Ok(false) };
+    limit_meters::replace(tx, Subject::Organization(seq), None, new.limits.as_deref())?;
+    Ok(true)
 }
 
 /// Fetches an organization; `None` when it doesn't exist or is deleted.
@@ -62,10 +70,10 @@ pub(crate) fn get(tx: &Tx<'_>, id: &str) -> Result<Option<Organization>> {
 }
 
 /// Stores all mutable fields of an organization.
-pub(crate) fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
-    tx.execute(
+pub(crate) fn update(tx: &Tx<'_>, before: &Organization, changed: &Organization) -> Result<()> {
+    let seq: Option<i64> = tx.query_first(
         "UPDATE organizations SET name = ?2, name_key = ?3, email = ?4, email_key = ?5, plan = ?6, status = ?7, \
-         metadata = ?8, updated_at = ?9, revision = ?10 WHERE id = ?1",
+         metadata = ?8, updated_at = ?9, revision = ?10, limits = ?11 WHERE id = ?1 RETURNING seq",
         params![
             changed.id,
             changed.name,
@@ -77,9 +85,12 @@ pub(crate) fn update(tx: &Tx<'_>, changed: &Organization) -> Result<()> {
             rows::to_json(&changed.metadata)?,
             changed.updated_at.as_millis(),
             changed.revision,
+            changed.limits.as_ref().map(rows::to_json).transpose()?,
         ],
+        |row| row.get(0),
     )?;
-    Ok(())
+    let Some(seq) = seq else { return Ok(()) };
+    limit_meters::replace(tx, Subject::Organization(seq), before.limits.as_deref(), changed.limits.as_deref())
 }
 
 /// Deletes an organization by marking its row as deleted. The row stays as a tombstone.

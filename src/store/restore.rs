@@ -15,7 +15,8 @@ use super::tx::Tx;
 use super::tx_state::TxState;
 use super::{audit, rows, unfinished};
 use crate::clock::Clock;
-use crate::domain::quota::QuotaLease;
+use crate::domain::quota::{QuotaId, QuotaLease};
+use crate::domain::subject::Subject;
 use crate::error::{Error, Result};
 
 /// The database that a restore is about to replace, locked exclusively.
@@ -154,17 +155,32 @@ pub(crate) fn find_key_seq(tx: &Tx<'_>, id: &str) -> Result<Option<i64>> {
     tx.query_first("SELECT seq FROM api_keys WHERE id = ?1", params![id], |row| row.get(0))
 }
 
-/// Fetches all quota leases, each with the id of its key.
+/// Fetches the `seq` of an organization in this database.
+fn find_organization_seq(tx: &Tx<'_>, id: &str) -> Result<Option<i64>> {
+    tx.query_first("SELECT seq FROM organizations WHERE id = ?1", params![id], |row| row.get(0))
+}
+
+/// Finds a key or organization of another database in this one, by its id.
+pub(crate) fn find_subject(tx: &Tx<'_>, other: Subject, id: &str) -> Result<Option<Subject>> {
+    match other {
+        Subject::Key(_) => Ok(find_key_seq(tx, id)?.map(Subject::Key)),
+        Subject::Organization(_) => Ok(find_organization_seq(tx, id)?.map(Subject::Organization)),
+        Subject::All => Ok(None),
+    }
+}
+
+/// Fetches all quota leases, each with the id of its key or organization.
 pub(crate) fn all_quota_leases(tx: &Tx<'_>) -> Result<Vec<(String, QuotaLease)>> {
-    let sql = "SELECT k.id, q.key_seq, q.period, q.started_at, q.leased FROM quotas q \
-               JOIN api_keys k ON k.seq = q.key_seq";
+    let sql = "SELECT coalesce(k.id, o.id), q.subject, q.meter, q.period, q.started_at, q.leased FROM quotas q \
+               LEFT JOIN api_keys k ON k.seq = q.subject LEFT JOIN organizations o ON o.seq = -1 - q.subject \
+               WHERE coalesce(k.id, o.id) IS NOT NULL";
     tx.query_all(sql, &[], |row| {
-        let lease = QuotaLease {
-            key: row.get(1)?,
-            period: rows::enum_column(row, 2)?,
-            start: rows::timestamp_column(row, 3)?,
-            units: row.get(4)?,
+        let id = QuotaId {
+            subject: Subject::from_number(row.get(1)?),
+            meter: rows::meter_column(row, 2)?,
+            period: rows::enum_column(row, 3)?,
+            start: rows::timestamp_column(row, 4)?,
         };
-        Ok((row.get(0)?, lease))
+        Ok((row.get(0)?, QuotaLease { id, units: row.get(5)? }))
     })
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::engine::{self, Row};
+use crate::domain::meter::Meter;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
@@ -22,6 +23,11 @@ pub(crate) fn optional_timestamp_column(row: &Row<'_>, column: usize) -> engine:
 /// A column that stores an enum value by its name.
 pub(crate) fn enum_column<T: FromStr>(row: &Row<'_>, column: usize) -> engine::Result<T> {
     row.get::<&str>(column)?.parse().map_err(|_| row.invalid_value(column))
+}
+
+/// A column that stores the name of a meter.
+pub(crate) fn meter_column(row: &Row<'_>, column: usize) -> engine::Result<Meter> {
+    Meter::parse(row.get(column)?).ok_or_else(|| row.invalid_value(column))
 }
 
 pub(crate) fn json_column<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> engine::Result<T> {

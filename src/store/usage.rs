@@ -4,8 +4,10 @@ use std::sync::LazyLock;
 
 use super::engine::{self, Row, ToValue, Value, params};
 use super::tx::Tx;
+use crate::domain::meter::Meter;
+use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
-use crate::domain::usage::{Interval, OUTCOME_COUNT, Span, UsageCounts, UsageSubject, magnitude};
+use crate::domain::usage::{Interval, OUTCOME_COUNT, Span, UsageCounts, magnitude};
 use crate::error::Result;
 
 /// The columns of the usage tables that hold counts: `cost`, then one column per outcome.
@@ -94,8 +96,8 @@ fn counts_from_row(row: &Row<'_>, first: usize) -> engine::Result<UsageCounts> {
 pub(crate) fn add_counts(
     tx: &Tx<'_>,
     hour: Timestamp,
-    subject: UsageSubject,
-    parent: Option<UsageSubject>,
+    subject: Subject,
+    parent: Option<Subject>,
     added: &UsageCounts,
 ) -> Result<()> {
     let cost = added.cost();
@@ -105,7 +107,7 @@ pub(crate) fn add_counts(
     tx.execute(&SQL.add_hour, &values)?;
     let day = Interval::Day.floor(hour);
     values[0] = day.as_millis().into();
-    let parent = parent.map(UsageSubject::number);
+    let parent = parent.map(Subject::number);
     let initial_magnitude = magnitude(added.requests());
     values.extend([parent.to_value(), initial_magnitude.to_value()]);
     tx.execute(&SQL.add_day, &values)?;
@@ -124,16 +126,12 @@ pub(crate) fn add_counts(
 }
 
 /// Fetches the counts of a subject in a span of time, by bucket (hour or day). Empty buckets are omitted.
-pub fn usage_by_bucket(
-    tx: &Tx<'_>,
-    subject: UsageSubject,
-    span: &Span,
-) -> Result<Vec<(Timestamp, UsageCounts)>> {
+pub fn usage_by_bucket(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<Vec<(Timestamp, UsageCounts)>> {
     let [hourly, daily] = &SQL.series;
     let sql = match (span.interval, subject) {
         (Interval::Day, _) => daily,
-        (Interval::Hour, UsageSubject::Key(_)) => hourly,
-        (Interval::Hour, UsageSubject::All | UsageSubject::Organization(_)) => &SQL.hourly_series_of_sums,
+        (Interval::Hour, Subject::Key(_)) => hourly,
+        (Interval::Hour, Subject::All | Subject::Organization(_)) => &SQL.hourly_series_of_sums,
     };
     tx.query_all(
         sql,
@@ -143,7 +141,7 @@ pub fn usage_by_bucket(
 }
 
 /// Fetches the sum of a subject's counts in a span of time.
-pub(crate) fn total(tx: &Tx<'_>, subject: UsageSubject, span: &Span) -> Result<UsageCounts> {
+pub(crate) fn total(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<UsageCounts> {
     let mut total = UsageCounts::default();
     for part in span.split_by_interval() {
         let [hourly, daily] = &SQL.sum_of_span;
@@ -159,13 +157,72 @@ pub(crate) fn total(tx: &Tx<'_>, subject: UsageSubject, span: &Span) -> Result<U
     Ok(total)
 }
 
+/// Adds units of a meter other than `requests` to the sums of a subject for an hour and for the day of that hour.
+pub(crate) fn add_units(
+    tx: &Tx<'_>,
+    hour: Timestamp,
+    subject: Subject,
+    meter: Meter,
+    units: u64,
+) -> Result<()> {
+    for interval in [Interval::Hour, Interval::Day] {
+        let table = meter_table_name(interval);
+        let start = interval.floor(hour).as_millis();
+        let sql = format!(
+            "INSERT INTO {table} (start, subject, meter, units) VALUES (?1, ?2, ?3, ?4) \
+             ON CONFLICT (start, subject, meter) DO UPDATE SET units = {table}.units + excluded.units"
+        );
+        tx.execute(&sql, params![start, subject.number(), meter.name(), units])?;
+    }
+    Ok(())
+}
+
+fn meter_table_name(interval: Interval) -> &'static str {
+    match interval {
+        Interval::Hour => "usage_units_hourly",
+        Interval::Day => "usage_units_daily",
+    }
+}
+
+/// Fetches the units of a meter that a subject used in a span of time, by bucket (hour or day). Empty buckets are
+/// omitted.
+pub(crate) fn units_by_bucket(
+    tx: &Tx<'_>,
+    subject: Subject,
+    meter: Meter,
+    span: &Span,
+) -> Result<Vec<(Timestamp, u64)>> {
+    // One index lookup per bucket, as in `usage_by_bucket`.
+    let table = meter_table_name(span.interval);
+    let step = span.interval.millis();
+    let sql = format!(
+        "WITH RECURSIVE buckets (start) AS (VALUES (?3) UNION ALL \
+         SELECT start + {step} FROM buckets WHERE start + {step} < ?4) \
+         SELECT u.start, u.units FROM buckets CROSS JOIN {table} u \
+         WHERE u.start = buckets.start AND u.subject = ?1 AND u.meter = ?2"
+    );
+    let (start, end) = (span.start.as_millis(), span.buckets_end().as_millis());
+    tx.query_all(&sql, params![subject.number(), meter.name(), start, end], |row| {
+        Ok((Timestamp::from_millis(row.get(0)?), row.get(1)?))
+    })
+}
+
+/// Fetches the units of a meter that a subject used in a span of time.
+pub(crate) fn total_units(tx: &Tx<'_>, subject: Subject, meter: Meter, span: &Span) -> Result<u64> {
+    let mut total = 0;
+    for part in span.split_by_interval() {
+        total += units_by_bucket(tx, subject, meter, &part)?.iter().map(|(_, units)| units).sum::<u64>();
+    }
+    Ok(total)
+}
+
 /// The set of subjects among which [`busiest`] searches.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SubjectSet {
     /// All API keys.
     Keys,
     /// The subjects whose parent is this subject, such as the keys of an organization.
-    PartsOf(UsageSubject),
+    PartsOf(Subject),
 }
 
 /// Fetches the subjects with the most requests on a day, at most `max`, each with the [`magnitude`] of its
@@ -175,9 +232,9 @@ pub(crate) fn busiest_subjects(
     candidates: SubjectSet,
     day: Timestamp,
     max: usize,
-) -> Result<Vec<(UsageSubject, u32)>> {
+) -> Result<Vec<(Subject, u32)>> {
     let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let map = |row: &Row<'_>| Ok((UsageSubject::from_number(row.get(0)?), row.get(1)?));
+    let map = |row: &Row<'_>| Ok((Subject::from_number(row.get(0)?), row.get(1)?));
     match candidates {
         SubjectSet::Keys => tx.query_all(
             "SELECT subject, magnitude FROM usage_daily WHERE start = ?1 AND subject > 0 \
@@ -205,12 +262,15 @@ pub(crate) fn prune(
     let max_rows = i64::try_from(max_rows).unwrap_or(i64::MAX);
     let mut deleted = 0;
     for (interval, before) in [(Interval::Hour, hourly_before), (Interval::Day, daily_before)] {
-        let table = table_name(interval);
-        let sql = format!(
-            "DELETE FROM {table} WHERE (start, subject) IN \
-             (SELECT start, subject FROM {table} WHERE start < ?1 ORDER BY start, subject LIMIT ?2)"
-        );
-        deleted = deleted.max(tx.execute(&sql, params![before.as_millis(), max_rows])?);
+        for (table, key) in
+            [(table_name(interval), "start, subject"), (meter_table_name(interval), "start, subject, meter")]
+        {
+            let sql = format!(
+                "DELETE FROM {table} WHERE ({key}) IN \
+                 (SELECT {key} FROM {table} WHERE start < ?1 ORDER BY {key} LIMIT ?2)"
+            );
+            deleted = deleted.max(tx.execute(&sql, params![before.as_millis(), max_rows])?);
+        }
     }
     Ok(deleted)
 }
@@ -249,15 +309,15 @@ pub(crate) fn organization(tx: &Tx<'_>, id: &str) -> Result<Option<NamedSubject>
 
 /// Fetches id and name of a subject; `None` for [`Subject::All`], or when the key or organization doesn't
 /// exist.
-pub(crate) fn find_subject(tx: &Tx<'_>, subject: UsageSubject) -> Result<Option<NamedSubject>> {
+pub(crate) fn find_subject(tx: &Tx<'_>, subject: Subject) -> Result<Option<NamedSubject>> {
     match subject {
-        UsageSubject::All => Ok(None),
-        UsageSubject::Organization(seq) => tx.query_first(
+        Subject::All => Ok(None),
+        Subject::Organization(seq) => tx.query_first(
             &format!("{SELECT_ORGANIZATION} WHERE seq = ?1"),
             params![seq],
             named_subject_from_row,
         ),
-        UsageSubject::Key(seq) => {
+        Subject::Key(seq) => {
             tx.query_first(&format!("{SELECT_KEY} WHERE k.seq = ?1"), params![seq], named_subject_from_row)
         }
     }

@@ -23,7 +23,7 @@ pub(crate) struct Sharded<T>(Box<[CachePadded<T>]>);
 /// A value aligned to 128 bytes, so that it shares no cache line with another value: cache lines have 64
 /// bytes, and processors fetch them in pairs.
 #[repr(align(128))]
-struct CachePadded<T>(T);
+pub(crate) struct CachePadded<T>(pub(crate) T);
 
 impl<T> Sharded<T> {
     /// Creates the shards; `init` creates the value of each shard.
@@ -39,7 +39,7 @@ impl<T> Sharded<T> {
         &self.0[THREAD_SHARD.with(|index| *index) & (self.0.len() - 1)].0
     }
 
-    fn shards(&self) -> impl Iterator<Item = &T> {
+    pub(crate) fn shards(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|shard| &shard.0)
     }
 }
@@ -134,7 +134,7 @@ pub(crate) const COUNTED_STATUSES: [u16; 25] = [
 ];
 
 /// The number of data-plane endpoints whose response times are measured.
-pub(crate) const ENDPOINT_COUNT: usize = 3;
+pub(crate) const ENDPOINT_COUNT: usize = 5;
 
 /// The bucket bounds for response times in nanoseconds, from 10 µs to 1 s: most responses are computed from
 /// memory, but some wait for the disk.

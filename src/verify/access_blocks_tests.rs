@@ -19,8 +19,7 @@ fn credential(id: &str, organization_id: Option<&str>, scopes: &[&str]) -> Crede
         status: Status::Active,
         expires_at: None,
         allowed_ips: None,
-        rate_limit: None,
-        quota: None,
+        limits: None,
         metadata: Default::default(),
         created_by: None,
         created_at: at,
@@ -37,8 +36,17 @@ fn credential(id: &str, organization_id: Option<&str>, scopes: &[&str]) -> Crede
         name: "n".to_owned(),
         plan: "standard".to_owned(),
         status: organization::Status::Active,
+        limits: None,
     });
-    Credential { seq: 1, key, secret_ends_at: None, organization, owner: None, memo: Memo::default() }
+    Credential {
+        seq: 1,
+        key,
+        secret_ends_at: None,
+        organization,
+        owner: None,
+        owner_external_id: None,
+        memo: Memo::default(),
+    }
 }
 
 fn platform_caller() -> Caller {

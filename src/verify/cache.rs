@@ -5,10 +5,8 @@
 //! reads a row before a commit and stores its entry after the commit leaves an entry that is never used.
 //! Suspending an organization publishes one version, however many keys the organization has.
 
-use std::hash::{DefaultHasher, Hasher as _};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
@@ -18,14 +16,13 @@ use futures_util::future::{BoxFuture, Shared};
 use ipnet::IpNet;
 use moka::sync::Cache;
 
+use super::key_record::KeyRecord;
+use super::version_clock::{Freshness, ShardIndex, VersionClock, shard};
+use super::worker_cache::{ThreadRecord, WorkerCaches};
 use crate::domain::api_key::{Credential, SecretHash};
-use crate::domain::invalidation::Invalidation;
+use crate::domain::limits::Limit;
 use crate::error::{Error, Result};
 use crate::telemetry::tally::Counts;
-
-/// Number of version shards. When two ids share a shard, a change of one causes an unnecessary load of the
-/// other, but never a wrong result.
-const VERSION_SHARDS: usize = 4096;
 
 /// Maximum number of entries of the negative-lookup cache, which is separate so that guessed secrets cannot
 /// evict real keys.
@@ -35,101 +32,37 @@ const MAX_NEGATIVE_LOOKUPS: u64 = 65_536;
 /// timestamps. The test `i10_cached_keys_use_no_more_memory_than_their_weight` measures it.
 const ENTRY_BYTES: usize = 400;
 
-/// Logical clock, advanced by invalidations: the version of the last change, per shard.
-#[derive(Debug)]
-pub struct VersionClock {
-    current: AtomicU64,
-    all_version: AtomicU64,
-    shard_versions: Vec<AtomicU64>,
-}
-
-/// Index of a version shard.
-pub(super) type ShardIndex = usize;
-
-impl Default for VersionClock {
-    fn default() -> Self {
-        // The clock begins at 1 and the versions of the shards at 0, so that an entry loaded before any
-        // change is fresh.
-        Self {
-            current: AtomicU64::new(1),
-            all_version: AtomicU64::new(0),
-            shard_versions: (0..VERSION_SHARDS).map(|_| AtomicU64::new(0)).collect(),
-        }
-    }
-}
-
-impl VersionClock {
-    /// The current version. A load gets the version before it begins to read.
-    pub(crate) fn now(&self) -> u64 {
-        self.current.load(Ordering::SeqCst)
-    }
-
-    /// Invalidates cache entries loaded from these records before this call. Call it after the commit, before
-    /// the response is sent.
-    pub fn publish(&self, invalidations: &[Invalidation]) {
-        for invalidation in invalidations {
-            // Every load that began before this line has an earlier version.
-            let now = self.current.fetch_add(1, Ordering::SeqCst) + 1;
-            let version = match invalidation {
-                Invalidation::Id(id) => &self.shard_versions[shard(id)],
-                Invalidation::Access(change) => &self.shard_versions[shard(&change.id)],
-                Invalidation::Secret(hash) => &self.shard_versions[shard(hash)],
-                Invalidation::All => &self.all_version,
-            };
-            version.fetch_max(now, Ordering::SeqCst);
-        }
-    }
-
-    /// True if none of these records has changed since a load that began at this version.
-    pub(crate) fn is_fresh<'a>(&self, loaded_at: u64, ids: impl IntoIterator<Item = &'a str>) -> bool {
-        self.is_fresh_at(loaded_at, ids.into_iter().map(shard))
-    }
-
-    pub(super) fn is_fresh_at(&self, loaded_at: u64, shards: impl IntoIterator<Item = ShardIndex>) -> bool {
-        let is_unchanged = |version: &AtomicU64| loaded_at >= version.load(Ordering::SeqCst);
-        is_unchanged(&self.all_version)
-            && shards.into_iter().all(|shard| is_unchanged(&self.shard_versions[shard]))
-    }
-}
-
-pub(super) fn shard(key: &(impl std::hash::Hash + ?Sized)) -> ShardIndex {
-    let mut hasher = DefaultHasher::new();
-    key.hash(&mut hasher);
-    usize::try_from(hasher.finish() % VERSION_SHARDS as u64).unwrap_or(0)
-}
+/// Memory of the state of a key with one rate limit, in bytes, which a cached key keeps in memory.
+const STATE_BYTES: usize = 512;
 
 /// The future of a function that loads a credential from the database.
 pub type LoadFuture = Pin<Box<dyn Future<Output = Result<Option<Credential>>> + Send>>;
 
-/// The result of a load. Code that stores one checks [`KeyCache::is_fresh`] before each use.
-#[derive(Clone, Debug)]
-pub(crate) struct LoadedCredential {
-    /// Version at which the load began.
-    loaded_at: u64,
-    /// The version shards of the records that the result depends on: key, organization and owner; if there is
-    /// no key, of the hash.
-    shards: [ShardIndex; 3],
-    credential: Option<Arc<Credential>>,
+/// The result of a load: a key, or that the hash belongs to none.
+#[derive(Clone)]
+enum Loaded {
+    Key(Arc<KeyRecord>),
+    Nobody(Arc<Freshness>),
 }
 
-impl LoadedCredential {
-    /// The credential; `None` when the hash belongs to no key.
-    pub(crate) fn credential(&self) -> Option<&Arc<Credential>> {
-        self.credential.as_ref()
+impl Loaded {
+    fn into_record(self) -> Option<Arc<KeyRecord>> {
+        if let Loaded::Key(record) = self { Some(record) } else { None }
     }
 }
 
 /// A load that several callers can wait for.
-type SharedLoad = Shared<BoxFuture<'static, Result<LoadedCredential>>>;
+type SharedLoad = Shared<BoxFuture<'static, Result<Loaded>>>;
 
 /// The cache of credentials, by the hash of their secret. When the cache is full, rarely used entries are
 /// evicted.
 pub struct KeyCache(Arc<Inner>);
 
 struct Inner {
-    credentials: Cache<SecretHash, LoadedCredential, RandomState>,
+    records: Cache<SecretHash, Arc<KeyRecord>, RandomState>,
     /// Negative lookups: hashes that belong to no key.
-    negative_lookups: Cache<SecretHash, LoadedCredential, RandomState>,
+    negative_lookups: Cache<SecretHash, Arc<Freshness>, RandomState>,
+    worker_caches: WorkerCaches,
     /// Loads that have not ended, each with the version at which it began.
     loading: DashMap<SecretHash, (u64, SharedLoad), RandomState>,
     version_clock: Arc<VersionClock>,
@@ -147,17 +80,20 @@ impl KeyCache {
         load: impl Fn(SecretHash) -> LoadFuture + Send + Sync + 'static,
     ) -> Self {
         let max_negative_lookups = MAX_NEGATIVE_LOOKUPS.min(max_bytes / 8 / ENTRY_BYTES as u64);
-        let credentials = Cache::builder()
-            .max_capacity(max_bytes - max_negative_lookups * ENTRY_BYTES as u64)
-            .weigher(|_, loaded: &LoadedCredential| loaded.credential.as_deref().map_or(1, weight_bytes))
+        let worker_caches = WorkerCaches::new(max_bytes / 32);
+        let reserved = max_negative_lookups * ENTRY_BYTES as u64 + worker_caches.max_bytes();
+        let records = Cache::builder()
+            .max_capacity(max_bytes - reserved)
+            .weigher(|_, record: &Arc<KeyRecord>| weight_bytes(&record.credential))
             .build_with_hasher(RandomState::default());
         let negative_lookups =
             Cache::builder().max_capacity(max_negative_lookups).build_with_hasher(RandomState::default());
         let loading = DashMap::with_hasher(RandomState::default());
         let lookups = Counts::default();
         Self(Arc::new(Inner {
-            credentials,
+            records,
             negative_lookups,
+            worker_caches,
             loading,
             version_clock,
             lookups,
@@ -172,30 +108,49 @@ impl KeyCache {
     /// # Errors
     /// The errors of the loader.
     pub async fn get(&self, hash: &SecretHash) -> Result<Option<Arc<Credential>>> {
-        Ok(self.get_loaded(hash).await?.credential)
+        Ok(self.get_record(hash).await?.map(|record| record.credential.clone()))
     }
 
-    /// Like [`get`](Self::get), but returns a result that can be stored and later checked with
-    /// [`is_fresh`](Self::is_fresh).
+    /// Like [`get`](Self::get), with the states of the key and its organization. The record can be stored and later
+    /// checked with [`is_fresh`](Self::is_fresh).
     ///
     /// # Errors
     /// The errors of the loader.
-    pub(crate) async fn get_loaded(&self, hash: &SecretHash) -> Result<LoadedCredential> {
+    pub(crate) async fn get_record(&self, hash: &SecretHash) -> Result<Option<Arc<KeyRecord>>> {
         match self.0.get_cached(hash) {
             Some(loaded) => {
                 self.0.lookups.add(0);
-                Ok(loaded)
+                Ok(loaded.into_record())
             }
             None => {
                 self.0.lookups.add(1);
-                self.0.join_or_begin_load(*hash).await
+                Ok(self.0.join_or_begin_load(*hash).await?.into_record())
             }
         }
     }
 
-    /// True if none of the records that this result depends on has changed since it was loaded.
-    pub(crate) fn is_fresh(&self, loaded: &LoadedCredential) -> bool {
-        self.0.is_fresh(loaded)
+    /// The record of a key that this thread has used recently, without a look into the cache that all threads share.
+    pub(super) fn get_recent(&self, hash: &SecretHash) -> Option<ThreadRecord> {
+        let (record, asks_shared) = self.0.worker_caches.get(hash)?;
+        if !self.0.is_fresh(&record) {
+            return None;
+        }
+        if asks_shared {
+            // So that its policy sees the use.
+            drop(self.0.records.get(hash));
+        }
+        self.0.lookups.add(0);
+        Some(record)
+    }
+
+    /// Remembers the record of a key for [`get_recent`](Self::get_recent).
+    pub(super) fn remember(&self, hash: &SecretHash, record: &Arc<KeyRecord>) {
+        self.0.worker_caches.insert(hash, record);
+    }
+
+    /// True if none of the records that this one depends on has changed since it was loaded.
+    pub(crate) fn is_fresh(&self, record: &KeyRecord) -> bool {
+        self.0.is_fresh(record)
     }
 
     /// Number of lookups answered from memory (negative lookups included), and number of lookups that
@@ -206,20 +161,23 @@ impl KeyCache {
 
     /// Approximate number of credentials and of negative lookups in memory.
     pub fn len(&self) -> (u64, u64) {
-        self.0.credentials.run_pending_tasks();
+        self.0.records.run_pending_tasks();
         self.0.negative_lookups.run_pending_tasks();
-        (self.0.credentials.entry_count(), self.0.negative_lookups.entry_count())
+        (self.0.records.entry_count(), self.0.negative_lookups.entry_count())
     }
 }
 
 impl Inner {
-    fn get_cached(&self, hash: &SecretHash) -> Option<LoadedCredential> {
-        let fresh = |loaded: &LoadedCredential| self.is_fresh(loaded);
-        self.credentials.get(hash).filter(fresh).or_else(|| self.negative_lookups.get(hash).filter(fresh))
+    fn get_cached(&self, hash: &SecretHash) -> Option<Loaded> {
+        if let Some(record) = self.records.get(hash).filter(|record| self.is_fresh(record)) {
+            return Some(Loaded::Key(record));
+        }
+        let negative = self.negative_lookups.get(hash)?;
+        negative.is_fresh(&self.version_clock).then_some(Loaded::Nobody(negative))
     }
 
-    fn is_fresh(&self, loaded: &LoadedCredential) -> bool {
-        self.version_clock.is_fresh_at(loaded.loaded_at, loaded.shards)
+    fn is_fresh(&self, record: &KeyRecord) -> bool {
+        record.freshness.is_fresh(&self.version_clock)
     }
 
     /// Joins the load of this hash, or begins a load. A load that began before the latest invalidation is not
@@ -242,9 +200,12 @@ impl Inner {
         let loading = (self.loader)(hash);
         let guard = RemoveLoadOnDrop { inner: self.clone(), hash, version };
         let task = tokio::spawn(async move {
-            let credential = loading.await?.map(Arc::new);
-            let shards = dependency_shards(&hash, credential.as_deref());
-            let loaded = LoadedCredential { loaded_at: version, shards, credential };
+            let credential = loading.await?;
+            let freshness = Freshness::new(version, dependency_shards(&hash, credential.as_ref()));
+            let loaded = match credential {
+                Some(credential) => Loaded::Key(Arc::new(KeyRecord::new(credential, freshness))),
+                None => Loaded::Nobody(Arc::new(freshness)),
+            };
             guard.inner.insert(hash, loaded.clone());
             Ok(loaded)
         });
@@ -252,9 +213,11 @@ impl Inner {
         result.boxed().shared()
     }
 
-    fn insert(&self, hash: SecretHash, loaded: LoadedCredential) {
-        let cache = if loaded.credential.is_some() { &self.credentials } else { &self.negative_lookups };
-        cache.insert(hash, loaded);
+    fn insert(&self, hash: SecretHash, loaded: Loaded) {
+        match loaded {
+            Loaded::Key(record) => self.records.insert(hash, record),
+            Loaded::Nobody(freshness) => self.negative_lookups.insert(hash, freshness),
+        }
     }
 }
 
@@ -286,6 +249,12 @@ fn weight_bytes(credential: &Credential) -> u32 {
     let scopes: usize = key.scopes.iter().map(text).sum();
     let metadata: usize = key.metadata.iter().map(|(name, value)| text(name) + text(value)).sum();
     let mut bytes = ENTRY_BYTES + allocation_bytes(size_of::<Credential>() + 16);
+    bytes += allocation_bytes(size_of::<KeyRecord>() + 16) + STATE_BYTES;
+    let limits = |limits: &Option<Vec<Limit>>| {
+        limits.as_ref().map_or(0, |limits| allocation_bytes(limits.capacity() * size_of::<Limit>()))
+    };
+    bytes += limits(&key.limits) + optional(&credential.owner_external_id);
+    bytes += organization.as_ref().map_or(0, |organization| limits(&organization.limits));
     bytes += text(&key.id) + optional(&key.organization_id) + optional(&key.user_id) + text(&key.name);
     bytes += text(&key.start) + optional(&key.created_by) + optional(&key.revoked_reason);
     bytes +=
@@ -327,8 +296,9 @@ fn max_shared_response_json_bytes(credential: &Credential) -> usize {
     let metadata: usize = key.metadata.iter().map(|(name, value)| text(name) + text(value)).sum();
     let plan = organization.as_ref().map_or(0, |organization| text(&organization.plan));
     let ids = text(&key.id) + optional(&key.organization_id) + optional(&key.user_id);
-    // 160 bytes are enough for the names of the fields and the expiry.
-    160 + ids + text(&key.name) + plan + scopes + metadata
+    let ids = ids + optional(&credential.owner_external_id);
+    // 190 bytes are enough for the names of the fields and the expiry.
+    190 + ids + text(&key.name) + plan + scopes + metadata
 }
 
 #[cfg(test)]

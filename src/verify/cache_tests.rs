@@ -1,4 +1,5 @@
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
 use crate::domain::api_key::{ApiKey, Status, Tenant};
@@ -40,8 +41,7 @@ fn credential(kind: &str, number: u64) -> Credential {
         status: Status::Active,
         expires_at: Some(at),
         allowed_ips: is_owned.then(|| vec!["192.0.2.0/24".parse().unwrap()]),
-        rate_limit: None,
-        quota: None,
+        limits: None,
         metadata: serde_json::from_str(&metadata).unwrap(),
         created_by: is_owned.then(|| id("key")),
         created_at: at,
@@ -58,9 +58,18 @@ fn credential(kind: &str, number: u64) -> Credential {
         name: "A customer".to_owned(),
         plan: "standard".to_owned(),
         status: organization::Status::Active,
+        limits: None,
     });
     let seq = i64::try_from(number).unwrap();
-    Credential { seq, key, secret_ends_at: None, organization, owner: None, memo: Default::default() }
+    Credential {
+        seq,
+        key,
+        secret_ends_at: None,
+        organization,
+        owner: None,
+        owner_external_id: None,
+        memo: Default::default(),
+    }
 }
 
 fn hash(number: u64) -> SecretHash {
@@ -97,13 +106,9 @@ async fn a_process_that_fills_the_cache() {
         let json = "x".repeat(max_shared_response_json_bytes(&credential));
         credential.memo.shared_response_json.get_or_init(|| json.into());
     }
-    cache.0.credentials.run_pending_tasks();
+    cache.0.records.run_pending_tasks();
     let taken = resident_bytes() - before;
-    println!(
-        "measured {taken} {} {}",
-        cache.0.credentials.weighted_size(),
-        cache.0.credentials.entry_count()
-    );
+    println!("measured {taken} {} {}", cache.0.records.weighted_size(), cache.0.records.entry_count());
 }
 
 #[cfg(target_os = "linux")]

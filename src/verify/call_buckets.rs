@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::bucket::{BucketLimit, Buckets, RateLimitDecision};
+use super::bucket::{BucketLimit, RateLimitDecision};
+use super::buckets::Buckets;
 
 /// The buckets of one class of calls: those of keys and those of organizations, by their ids.
 pub(crate) struct CallBuckets {

@@ -3,11 +3,20 @@
 
 pub(crate) mod access_blocks;
 pub(crate) mod bucket;
+pub(crate) mod buckets;
 pub mod cache;
 pub(crate) mod call_buckets;
+pub mod decision;
 pub(crate) mod denials;
-pub mod quota;
+pub mod key_record;
+pub mod leases;
+pub(crate) mod limit_state;
 pub(crate) mod recorder;
+pub(crate) mod report;
 pub mod secret;
 pub(crate) mod settings;
+pub(crate) mod subject_state;
+pub(crate) mod unwritten_usage;
 pub mod verifier;
+pub mod version_clock;
+mod worker_cache;

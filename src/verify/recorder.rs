@@ -1,41 +1,27 @@
 //! Counts verifications in memory until they are written to the database.
 //!
-//! The counters are divided into shards, each a map behind its own lock. Counting locks one shard for some
-//! nanoseconds; taking a batch replaces each map by an empty map. So each verification is in exactly one
-//! batch.
+//! The counts of a key are in its [state](super::subject_state). The first one since the last flush puts the state on
+//! a list of the thread; taking a batch visits the states on the lists. So each verification is in exactly one batch.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use foldhash::fast::RandomState;
+use parking_lot::Mutex;
 
 use super::denials::{Denial, Denials};
+use super::subject_state::{Inner, SubjectState};
+use super::unwritten_usage::{HourlyKeyCounts, add_units};
 use crate::domain::api_key::Credential;
+use crate::domain::meter::{Cost, Meter};
 use crate::domain::time::Timestamp;
-use crate::domain::usage::{Interval, UsageCounts};
+use crate::domain::usage::Interval;
 use crate::domain::verification::Outcome;
 use crate::error::{Error, Result};
+use crate::telemetry::tally::Sharded;
 
-/// Number of shards. Keys with consecutive `seq`s are in different shards.
-const SHARDS: usize = 64;
-/// Maximum number of rows (one per key and hour) in memory. Rows of a batch that is being written don't
-/// count.
+/// Maximum number of rows (one per key and hour) in memory. Rows of a batch that is being written don't count.
 const MAX_USAGE_ROWS: usize = 1_000_000;
-
-/// The counts of one key in one hour, since the last batch was taken.
-#[derive(Clone, Debug)]
-pub(crate) struct HourlyKeyCounts {
-    /// Start of the hour.
-    pub(crate) hour: Timestamp,
-    pub(crate) credential: Arc<Credential>,
-    /// Number of verifications by outcome, and the sum of their costs.
-    pub(crate) counts: UsageCounts,
-    /// Time of the last verification with a valid outcome.
-    pub(crate) last_used: Option<Timestamp>,
-}
 
 /// A batch of counts. The code that takes a batch has to write it exactly once, or put it back.
 #[derive(Clone, Debug, Default)]
@@ -66,92 +52,87 @@ impl UsageBatch {
     }
 }
 
-/// The rows of one shard, by the start of the hour and the key's `seq`.
-#[derive(Default)]
-struct RecorderShard(HashMap<(Timestamp, i64), HourlyKeyCounts, RandomState>);
-
-impl RecorderShard {
-    /// The row of a key and hour, which is inserted if it doesn't exist. `UNAVAILABLE` when the row doesn't
-    /// exist and the shard is full.
-    fn row_mut(&mut self, hour: Timestamp, credential: &Arc<Credential>) -> Result<&mut HourlyKeyCounts> {
-        let has_room = self.0.len() < MAX_USAGE_ROWS_PER_SHARD;
-        match self.0.entry((hour, credential.seq)) {
-            Entry::Occupied(row) => Ok(row.into_mut()),
-            Entry::Vacant(entry) if has_room => Ok(entry.insert(HourlyKeyCounts {
-                hour,
-                credential: credential.clone(),
-                counts: UsageCounts::default(),
-                last_used: None,
-            })),
-            Entry::Vacant(_) => {
-                Err(Error::unavailable("Too many keys are in use to record their usage. Try again.", 1))
-            }
-        }
-    }
-}
-
-const MAX_USAGE_ROWS_PER_SHARD: usize = MAX_USAGE_ROWS / SHARDS;
-
 /// The counts since the last batch was taken.
 pub struct Recorder {
-    shards: [Mutex<RecorderShard>; SHARDS],
-    /// True once any shard is at least half full. While false, `ensure_room_for` doesn't need to lock a
-    /// shard.
-    any_shard_half_full: AtomicBool,
+    /// The states that have counts, on a list of the thread that counted first.
+    listed: Sharded<Mutex<Vec<Arc<SubjectState>>>>,
+    /// Counts of hours that have ended, and of batches that could not be written.
+    rows: Mutex<Vec<HourlyKeyCounts>>,
+    /// Number of states on the lists and of rows.
+    row_count: AtomicUsize,
     denials: Mutex<Denials>,
 }
 
 impl Default for Recorder {
     fn default() -> Self {
-        let shards = std::array::from_fn(|_| Mutex::default());
-        Self { shards, any_shard_half_full: AtomicBool::new(false), denials: Mutex::default() }
+        Self {
+            listed: Sharded::new(Mutex::default),
+            rows: Mutex::default(),
+            row_count: AtomicUsize::new(0),
+            denials: Mutex::default(),
+        }
     }
-}
-
-fn lock_ignoring_poison<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Recorder {
-    fn lock_shard(&self, seq: i64) -> MutexGuard<'_, RecorderShard> {
-        lock_ignoring_poison(&self.shards[usize::try_from(seq.rem_euclid(SHARDS as i64)).unwrap_or(0)])
-    }
-
-    /// Ensures that a verification of this key can be counted. Called before rate limit or quota are spent.
+    /// Ensures that a verification of this key can be counted. Called before limits are charged.
+    ///
+    /// # Errors
     /// `UNAVAILABLE` when the key needs a new row and the maximum number of rows is reached.
-    pub(crate) fn ensure_room_for(&self, credential: &Arc<Credential>, now: Timestamp) -> Result<()> {
-        if !self.any_shard_half_full.load(Ordering::Relaxed) {
+    pub(super) fn ensure_room_for(&self, inner: &Inner, now: Timestamp) -> Result<()> {
+        let has_row = inner.usage.is_listed && inner.usage.hour == Interval::Hour.floor(now);
+        if has_row || self.row_count.load(Ordering::Relaxed) < MAX_USAGE_ROWS {
             return Ok(());
         }
-        let hour = Interval::Hour.floor(now);
-        self.lock_shard(credential.seq).row_mut(hour, credential).map(drop)
+        Err(Error::unavailable("Too many keys are in use to record their usage. Try again.", 1))
     }
 
-    /// Counts one verification of a known key. `cost` is the cost that was spent (0 for a denial), `ip` the
-    /// client's address. `UNAVAILABLE` when the key needs a new row and the maximum number of rows is
-    /// reached; then nothing is counted.
-    pub fn count_verification(
+    /// Counts one verification of a key whose state is locked. `costs` are those that were charged; none for a denial.
+    pub(super) fn count(
         &self,
-        credential: &Arc<Credential>,
+        state: &Arc<SubjectState>,
+        inner: &mut Inner,
         outcome: Outcome,
-        cost: u32,
+        costs: &[Cost],
+        now: Timestamp,
+    ) {
+        let hour = Interval::Hour.floor(now);
+        let usage = &mut inner.usage;
+        if usage.hour != hour {
+            if let Some(ended) = usage.take(state.subject, state.organization) {
+                self.row_count.fetch_add(1, Ordering::Relaxed);
+                self.rows.lock().push(ended);
+            }
+            usage.hour = hour;
+        }
+        let mut requests = 0;
+        for cost in costs {
+            match cost.meter {
+                Meter::REQUESTS => requests = cost.units,
+                _ if cost.units > 0 => add_units(&mut usage.meters, cost.meter, cost.units.into()),
+                _ => {}
+            }
+        }
+        usage.counts.add(outcome, requests);
+        if outcome.is_valid() {
+            usage.last_used = usage.last_used.max(Some(now));
+        }
+        if !usage.is_listed {
+            usage.is_listed = true;
+            self.row_count.fetch_add(1, Ordering::Relaxed);
+            self.listed.local().lock().push(state.clone());
+        }
+    }
+
+    /// Counts a denial of a known key for the verification log.
+    pub(super) fn count_denial(
+        &self,
+        credential: &Credential,
+        outcome: Outcome,
         ip: Option<IpAddr>,
         now: Timestamp,
-    ) -> Result<()> {
-        let hour = Interval::Hour.floor(now);
-        let mut shard = self.lock_shard(credential.seq);
-        if shard.0.len() >= MAX_USAGE_ROWS_PER_SHARD / 2 {
-            self.any_shard_half_full.store(true, Ordering::Relaxed);
-        }
-        let row = shard.row_mut(hour, credential)?;
-        row.counts.add(outcome, cost);
-        if outcome.is_valid() {
-            row.last_used = row.last_used.max(Some(now));
-            return Ok(());
-        }
-        drop(shard);
-        lock_ignoring_poison(&self.denials).add(Denial::for_key(credential, outcome, ip, now));
-        Ok(())
+    ) {
+        self.denials.lock().add(Denial::for_key(credential, outcome, ip, now));
     }
 
     /// Counts a denial of a key that doesn't exist or is not visible to the caller, for the verification log
@@ -163,34 +144,40 @@ impl Recorder {
         ip: Option<IpAddr>,
         now: Timestamp,
     ) {
-        lock_ignoring_poison(&self.denials).add(Denial::for_unknown_key(outcome, organization_id, ip, now));
+        self.denials.lock().add(Denial::for_unknown_key(outcome, organization_id, ip, now));
     }
 
     /// Removes and returns everything that was counted since the last call.
     pub(crate) fn take(&self) -> UsageBatch {
-        self.any_shard_half_full.store(false, Ordering::Relaxed);
-        let mut key_hours: Vec<_> = self
-            .shards
-            .iter()
-            .flat_map(|shard| std::mem::take(&mut lock_ignoring_poison(shard).0).into_values())
-            .collect();
-        key_hours.sort_unstable_by_key(|row| (row.hour, row.credential.seq));
-        UsageBatch { hourly_counts: key_hours, denials: lock_ignoring_poison(&self.denials).take() }
+        // Zero before anything is taken: what is counted meanwhile is at worst taken without being subtracted, which the
+        // next call corrects.
+        self.row_count.store(0, Ordering::Relaxed);
+        let mut rows = std::mem::take(&mut *self.rows.lock());
+        for list in self.listed.shards() {
+            // Taken out before it is walked, so that no verification waits for the walk.
+            let states = std::mem::take(&mut *list.lock());
+            rows.extend(states.iter().filter_map(|state| {
+                let mut inner = state.lock();
+                inner.usage.is_listed = false;
+                inner.usage.take(state.subject, state.organization)
+            }));
+        }
+        rows.sort_unstable_by_key(|row| (row.hour, row.key));
+        let mut merged: Vec<HourlyKeyCounts> = Vec::with_capacity(rows.len());
+        for row in rows {
+            match merged.last_mut().filter(|last| (last.hour, last.key) == (row.hour, row.key)) {
+                Some(last) => last.merge(row),
+                None => merged.push(row),
+            }
+        }
+        UsageBatch { hourly_counts: merged, denials: self.denials.lock().take() }
     }
 
     /// Puts back a batch that could not be written. Its rows may exceed the maximum number of rows.
     pub(crate) fn put_back(&self, batch: UsageBatch) {
-        for row in batch.hourly_counts {
-            match self.lock_shard(row.credential.seq).0.entry((row.hour, row.credential.seq)) {
-                Entry::Occupied(mut entry) => {
-                    let existing = entry.get_mut();
-                    existing.counts.merge(&row.counts);
-                    existing.last_used = existing.last_used.max(row.last_used);
-                }
-                Entry::Vacant(entry) => drop(entry.insert(row)),
-            }
-        }
-        lock_ignoring_poison(&self.denials).put_back(batch.denials);
+        self.row_count.fetch_add(batch.hourly_counts.len(), Ordering::Relaxed);
+        self.rows.lock().extend(batch.hourly_counts);
+        self.denials.lock().put_back(batch.denials);
     }
 }
 

@@ -5,6 +5,7 @@ use super::*;
 use crate::domain::api_key::{ApiKey, Status, Tenant};
 use crate::domain::minute_rows::{MAX_RESERVED_ROWS, MAX_ROWS_IN_MEMORY, MAX_SHARED_ROWS};
 use crate::domain::organization;
+use crate::domain::subject::Subject;
 use crate::error::Code;
 use crate::verify::denials::AggregationKey;
 
@@ -29,8 +30,7 @@ fn test_credential(seq: i64) -> Arc<Credential> {
         status: Status::Active,
         expires_at: None,
         allowed_ips: None,
-        rate_limit: None,
-        quota: None,
+        limits: None,
         metadata: Default::default(),
         created_by: None,
         created_at: timestamp(0),
@@ -47,6 +47,7 @@ fn test_credential(seq: i64) -> Arc<Credential> {
         name: "One".to_owned(),
         plan: "standard".to_owned(),
         status: organization::Status::Active,
+        limits: None,
     });
     Arc::new(Credential {
         seq,
@@ -54,8 +55,31 @@ fn test_credential(seq: i64) -> Arc<Credential> {
         secret_ends_at: None,
         organization,
         owner: None,
+        owner_external_id: None,
         memo: Default::default(),
     })
+}
+
+/// The state of the key with this `seq`.
+fn test_state(seq: i64) -> Arc<SubjectState> {
+    Arc::new(SubjectState::new(Subject::Key(seq), Subject::Organization(1)))
+}
+
+impl Recorder {
+    /// Counts a verification as the verifier does.
+    fn count_verification(
+        &self,
+        state: &Arc<SubjectState>,
+        outcome: Outcome,
+        cost: u32,
+        now: Timestamp,
+    ) -> Result<()> {
+        let mut inner = state.lock();
+        self.ensure_room_for(&inner, now)?;
+        let costs = [Cost { meter: Meter::REQUESTS, units: cost }];
+        self.count(state, &mut inner, outcome, &costs, now);
+        Ok(())
+    }
 }
 
 /// Total requests and cost of a batch.
@@ -67,8 +91,8 @@ fn total_requests_and_cost(batch: &UsageBatch) -> (u64, u64) {
 #[test]
 fn i9_each_verification_is_counted_in_one_batch_by_hour_and_key() {
     let recorder = Recorder::default();
-    let key_1 = test_credential(1);
-    let key_2 = test_credential(2);
+    let key_1 = test_state(1);
+    let key_2 = test_state(2);
     let hour = Interval::Hour.millis();
     for (key, outcome, cost, now) in [
         (&key_2, Outcome::Valid, 2, 10),
@@ -76,23 +100,18 @@ fn i9_each_verification_is_counted_in_one_batch_by_hour_and_key() {
         (&key_1, Outcome::Valid, 1, 5),
         (&key_1, Outcome::RateLimited, 0, hour - 1),
         (&key_1, Outcome::Valid, 7, hour),
+        // The clock is set back.
+        (&key_1, Outcome::Valid, 1, hour - 2),
     ] {
-        recorder.count_verification(key, outcome, cost, None, timestamp(now)).unwrap();
+        recorder.count_verification(key, outcome, cost, timestamp(now)).unwrap();
     }
     let batch = recorder.take();
     let rows = batch.hourly_counts.iter().map(|row| {
         let totals = row.counts.totals();
-        (
-            row.hour.as_millis(),
-            row.credential.seq,
-            totals.allowed,
-            totals.rate_limited,
-            totals.cost,
-            row.last_used,
-        )
+        (row.hour.as_millis(), row.key, totals.allowed, totals.rate_limited, totals.cost, row.last_used)
     });
     let expected = [
-        (0, 1, 2, 1, 2, Some(timestamp(hour - 1))),
+        (0, 1, 3, 1, 3, Some(timestamp(hour - 1))),
         (0, 2, 1, 0, 2, Some(timestamp(10))),
         (hour, 1, 1, 0, 7, Some(timestamp(hour))),
     ];
@@ -100,21 +119,50 @@ fn i9_each_verification_is_counted_in_one_batch_by_hour_and_key() {
     assert_eq!(total_requests_and_cost(&recorder.take()), (0, 0));
 }
 
+#[test]
+fn i9_costs_are_summed_by_meter() {
+    let recorder = Recorder::default();
+    let state = test_state(1);
+    let tokens = Meter::parse("tokens").unwrap();
+    let bytes = Meter::parse("bytes").unwrap();
+    let cost = |meter, units| Cost { meter, units };
+    let hour = Interval::Hour.millis();
+    for (costs, now) in [
+        (vec![cost(Meter::REQUESTS, 1), cost(tokens, 500)], 1),
+        (vec![cost(Meter::REQUESTS, 1), cost(tokens, 0)], 2),
+        (vec![cost(Meter::REQUESTS, 2), cost(bytes, 7), cost(tokens, u32::MAX)], 3),
+        (vec![cost(Meter::REQUESTS, 1), cost(tokens, 3)], hour),
+    ] {
+        let mut inner = state.lock();
+        recorder.count(&state, &mut inner, Outcome::Valid, &costs, timestamp(now));
+    }
+    let batch = recorder.take();
+    let put_back = batch.clone();
+    let meters: Vec<_> = batch.hourly_counts.into_iter().map(|row| (row.counts.cost(), row.meters)).collect();
+    assert_eq!(meters, [(4, vec![(tokens, 500 + u64::from(u32::MAX)), (bytes, 7)]), (1, vec![(tokens, 3)])]);
+    recorder.put_back(put_back.clone());
+    recorder.put_back(put_back);
+    let doubled = recorder.take().hourly_counts;
+    assert_eq!(doubled[1].meters, [(tokens, 6)]);
+    assert_eq!((doubled.len(), doubled[0].counts.cost()), (2, 8));
+}
+
 /// One thread takes batches and puts some back while other threads count.
 #[test]
 fn i9_no_verification_is_lost_or_counted_twice_while_batches_are_taken() {
     const VERIFICATIONS_PER_THREAD: u64 = 50_000;
     let recorder = Recorder::default();
+    let states: Vec<_> = (0..101).map(test_state).collect();
     let done = AtomicBool::new(false);
     let (requests, cost) = thread::scope(|scope| {
         let counting: Vec<_> = (0..4)
             .map(|thread| {
                 let recorder = &recorder;
+                let keys = &states[thread % 2..][..100];
                 scope.spawn(move || {
-                    let keys: Vec<_> = (0..100).map(|seq| test_credential(seq + thread % 2)).collect();
                     for (index, key) in (0..VERIFICATIONS_PER_THREAD).zip(keys.iter().cycle()) {
                         let now = timestamp(i64::try_from(index).unwrap() * 1000);
-                        recorder.count_verification(key, Outcome::Valid, 3, None, now).unwrap();
+                        recorder.count_verification(key, Outcome::Valid, 3, now).unwrap();
                     }
                 })
             })
@@ -149,31 +197,26 @@ fn i9_no_verification_is_lost_or_counted_twice_while_batches_are_taken() {
 }
 
 #[test]
-fn i10_a_full_recorder_shard_refuses_new_rows_and_still_counts_in_existing_ones() {
+fn i10_a_full_recorder_refuses_new_rows_and_still_counts_in_existing_ones() {
     let recorder = Recorder::default();
-    let max = MAX_USAGE_ROWS / SHARDS;
-    // All keys are in one shard, because their `seq`s are multiples of SHARDS.
-    let key = |index: usize| test_credential(i64::try_from(index * SHARDS).unwrap());
-    let known = key(0);
-    for index in 0..max {
+    let known = test_state(1);
+    for index in 0..MAX_USAGE_ROWS {
         // Each hour of a key has its own row.
         let hour = timestamp(i64::try_from(index).unwrap() * Interval::Hour.millis());
-        recorder.count_verification(&known, Outcome::Valid, 1, None, hour).unwrap();
+        recorder.count_verification(&known, Outcome::Valid, 1, hour).unwrap();
     }
-    // `ensure_room_for` refuses the same rows, and an existing row needs no more room.
-    assert_eq!(recorder.ensure_room_for(&key(1), timestamp(0)).unwrap_err().code, Code::Unavailable);
-    recorder.ensure_room_for(&known, timestamp(0)).unwrap();
-    let refused = recorder.count_verification(&key(1), Outcome::Revoked, 0, None, timestamp(0)).unwrap_err();
-    assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(1)));
-    recorder.count_verification(&known, Outcome::Valid, 1, None, timestamp(0)).unwrap();
-    recorder.count_verification(&test_credential(1), Outcome::Valid, 1, None, timestamp(0)).unwrap();
-
+    let last_hour = timestamp(i64::try_from(MAX_USAGE_ROWS - 1).unwrap() * Interval::Hour.millis());
+    let other = test_state(2);
+    for (state, now) in [(&other, last_hour), (&known, timestamp(0))] {
+        let refused = recorder.count_verification(state, Outcome::Valid, 1, now).unwrap_err();
+        assert_eq!((refused.code, refused.retry_after), (Code::Unavailable, Some(1)));
+    }
+    recorder.count_verification(&known, Outcome::Valid, 1, last_hour).unwrap();
     let batch = recorder.take();
-    assert_eq!(total_requests_and_cost(&batch).0, max as u64 + 2);
-    assert!(batch.denials.is_empty(), "a denial that isn't counted isn't logged either");
-    recorder.count_verification(&key(1), Outcome::Valid, 1, None, timestamp(0)).unwrap();
+    assert_eq!(total_requests_and_cost(&batch).0, MAX_USAGE_ROWS as u64 + 1);
+    recorder.count_verification(&other, Outcome::Valid, 1, last_hour).unwrap();
     recorder.put_back(batch);
-    assert_eq!(total_requests_and_cost(&recorder.take()).0, max as u64 + 3);
+    assert_eq!(total_requests_and_cost(&recorder.take()).0, MAX_USAGE_ROWS as u64 + 2);
 }
 
 #[test]
@@ -188,7 +231,7 @@ fn denials_are_aggregated_by_minute_code_and_key_or_address() {
         (&key_2, Outcome::Revoked, "192.0.2.1", 9),
         (&key_1, Outcome::Revoked, "192.0.2.3", MINUTE_MILLIS),
     ] {
-        recorder.count_verification(key, code, 0, parse_ip(from), timestamp(now)).unwrap();
+        recorder.count_denial(key, code, parse_ip(from), timestamp(now));
     }
     for (organization, from, now) in [
         (None, "::ffff:192.0.2.1", 20),
@@ -303,7 +346,8 @@ fn i10_the_rows_of_all_organizations_are_bounded() {
 fn the_chunks_of_a_batch_contain_all_of_its_rows() {
     let recorder = Recorder::default();
     for seq in 0..25 {
-        recorder.count_verification(&test_credential(seq), Outcome::Disabled, 0, None, timestamp(0)).unwrap();
+        recorder.count_verification(&test_state(seq), Outcome::Disabled, 0, timestamp(0)).unwrap();
+        recorder.count_denial(&test_credential(seq), Outcome::Disabled, None, timestamp(0));
     }
     let chunks = recorder.take().chunks(10);
     let sizes: Vec<_> = chunks.iter().map(|chunk| (chunk.hourly_counts.len(), chunk.denials.len())).collect();

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
 
-use super::cache::{ShardIndex, VersionClock, shard};
+use super::version_clock::{ShardIndex, VersionClock, shard};
 use crate::domain::settings::{SETTINGS_ID, StoredSettings};
 use crate::error::Result;
 

@@ -8,14 +8,23 @@ use std::time::Duration;
 
 use strum::VariantArray;
 
-use super::bucket::{BucketLimit, Buckets, RateLimitDecision};
 use super::cache::KeyCache;
-use super::quota::{self, QuotaDecision, Quotas};
+use super::decision::{
+    self, LimitDecision, LimitOwner, LimitRequest, LimitStatus, LimitedBy, Mode, OwnedLimits,
+};
+use super::key_record::{KeyRecord, RecordStates};
+use super::leases::Leases;
+use super::limit_state::DecisionTime;
 use super::recorder::Recorder;
-use super::secret;
+use super::report::{self, ReportFuture, ReportedCosts};
+use super::secret::{self, MAX_SECRET_BYTES};
 use super::settings::SettingsCache;
+use super::subject_state::{Inner, SubjectStates};
 use crate::clock::Clock;
 use crate::domain::api_key::{Credential, SecretHash};
+use crate::domain::limits::Limit;
+use crate::domain::meter::Cost;
+use crate::domain::quota::QuotaLease;
 use crate::domain::settings::StoredSettings;
 use crate::domain::time::Timestamp;
 use crate::domain::verification::{Outcome, check_before_limits};
@@ -26,19 +35,26 @@ use crate::telemetry::tally::Counts;
 /// Number of possible outcomes of a verification.
 const OUTCOME_COUNT: usize = Outcome::VARIANTS.len();
 
-const MINUTE: Duration = Duration::from_secs(60);
+/// Which key to verify.
+#[derive(Clone, Copy, Debug)]
+pub enum KeyToVerify<'a> {
+    /// The key with this secret, as sent by the client.
+    Secret(&'a str),
+    /// A key that was looked up by its id; `None` if there is none.
+    Loaded(Option<&'a Arc<KeyRecord>>),
+}
 
-/// A request to verify a secret.
+/// A request to verify a key.
 #[derive(Clone, Copy, Debug)]
 pub struct VerifyRequest<'a, S> {
-    /// The secret as sent by the client.
-    pub secret: &'a str,
+    /// The key.
+    pub key: KeyToVerify<'a>,
     /// The required scopes; the key must have all of them.
     pub scopes: &'a [S],
     /// The client's address, if it is known.
     pub ip: Option<IpAddr>,
-    /// Rate-limit tokens and quota units to spend if the key is valid.
-    pub cost: u32,
+    /// Units to charge if the key is valid, each meter once. The limits on these meters decide.
+    pub costs: &'a [Cost],
     /// True to decide without spending or counting anything.
     pub dry_run: bool,
     /// The caller's organization. Keys of other organizations are reported as not found. `None` makes all
@@ -46,22 +62,31 @@ pub struct VerifyRequest<'a, S> {
     pub caller_organization_id: Option<&'a str>,
 }
 
-/// The result of a verification: the outcome, and the state of the key's limits after the decision.
-#[derive(Clone, Debug)]
+/// A record as a thread has found it. The outer `Arc` belongs to the thread, so that its use doesn't write to memory that
+/// other threads read.
+type FoundRecord = Arc<Arc<KeyRecord>>;
+
+/// The result of a verification: the outcome, and the state of the limits after the decision.
+#[derive(Clone)]
 pub struct Verdict {
     /// The decision and its reason.
     pub outcome: Outcome,
     /// The verified key; `None` when the secret is malformed or not found.
-    pub(crate) credential: Option<Arc<Credential>>,
-    /// State of the rate limit; `None` when the key has no rate limit.
-    pub rate: Option<RateLimitDecision>,
-    /// State of the quota; `None` when the key has no quota.
-    pub(crate) quota: Option<quota::QuotaStatus>,
+    pub(crate) record: Option<FoundRecord>,
+    /// How the limits of the key and its organization stand.
+    pub limits: Vec<LimitStatus>,
+    /// The limit that refused the request; `None` if none did.
+    pub limited_by: Option<LimitedBy>,
 }
 
 impl Verdict {
-    fn without_credential(outcome: Outcome) -> Self {
-        Self { outcome, credential: None, rate: None, quota: None }
+    fn without_key(outcome: Outcome) -> Self {
+        Self { outcome, record: None, limits: Vec::new(), limited_by: None }
+    }
+
+    /// The verified key; `None` when the secret is malformed or not found.
+    pub(crate) fn credential(&self) -> Option<&Arc<Credential>> {
+        self.record.as_ref().map(|record| &record.credential)
     }
 }
 
@@ -70,8 +95,8 @@ pub struct Verifier {
     keys: Arc<KeyCache>,
     settings: Arc<SettingsCache>,
     clock: Clock,
-    rate_limits: Buckets<i64>,
-    quotas: Quotas,
+    states: SubjectStates,
+    leases: Leases,
     recorder: Recorder,
     /// True while the database's files aren't at their paths. The keys in memory may then belong to a database
     /// that was replaced.
@@ -83,14 +108,13 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Creates a verifier that holds rate-limit buckets for at most `max_buckets` keys. Further keys share
-    /// one bucket.
+    /// Creates a verifier that holds the states of at most `max_states` keys and organizations.
     pub(crate) fn new(
         keys: Arc<KeyCache>,
         settings: Arc<SettingsCache>,
         clock: Clock,
-        max_buckets: usize,
-        quotas: Quotas,
+        max_states: usize,
+        leases: Leases,
         recorder: Recorder,
         files_lost: Arc<AtomicBool>,
     ) -> Self {
@@ -98,8 +122,8 @@ impl Verifier {
             keys,
             settings,
             clock,
-            rate_limits: Buckets::new(max_buckets),
-            quotas,
+            states: SubjectStates::new(max_states),
+            leases,
             recorder,
             files_lost,
             outcome_counts: Counts::default(),
@@ -112,14 +136,14 @@ impl Verifier {
         &self.recorder
     }
 
-    /// The quota counts.
-    pub fn quotas(&self) -> &Quotas {
-        &self.quotas
+    /// The leases of quotas.
+    pub fn leases(&self) -> &Leases {
+        &self.leases
     }
 
-    /// Drops full rate-limit buckets from memory.
-    pub(crate) fn drop_full_buckets(&self, monotonic: Duration) {
-        self.rate_limits.sweep(monotonic);
+    /// Drops the states from memory that are not needed.
+    pub(crate) fn sweep(&self, monotonic: Duration) {
+        self.states.sweep(monotonic);
     }
 
     /// Verifies a secret. Every change published before this call is taken into account. After the clock
@@ -137,7 +161,7 @@ impl Verifier {
     ) -> Result<Verdict> {
         self.ensure_files_in_place()?;
         let verdict = self.decide(request, self.clock.expiry_time_at(now, monotonic), monotonic).await;
-        let verdict = verdict.inspect_err(|error| self.observe_failure(request.secret, error))?;
+        let verdict = verdict.inspect_err(|error| self.observe_failure(request.key, error))?;
         self.outcome_counts.add(verdict.outcome as usize);
         Ok(verdict)
     }
@@ -157,38 +181,68 @@ impl Verifier {
         monotonic: Duration,
     ) -> Result<Verdict> {
         let settings = self.settings.get().await?;
-        let credential =
-            match self.find_credential(&settings, request.secret, request.caller_organization_id).await? {
-                Ok(credential) => credential,
-                Err(outcome) => {
-                    if !request.dry_run {
-                        self.recorder.count_unknown_key_denial(
-                            outcome,
-                            request.caller_organization_id,
-                            request.ip,
-                            now,
-                        );
-                    }
-                    return Ok(Verdict::without_credential(outcome));
+        let found = self.find_key(&settings, request.key, request.caller_organization_id).await?;
+        let record = match found {
+            Ok(record) => record,
+            Err(outcome) => {
+                if !request.dry_run {
+                    self.recorder.count_unknown_key_denial(
+                        outcome,
+                        request.caller_organization_id,
+                        request.ip,
+                        now,
+                    );
                 }
-            };
-        let outcome_before_limits = check_before_limits(&credential, now, request.ip, request.scopes);
-        // A denied request spends nothing, but its result includes the state of the limits too.
-        let denied = !outcome_before_limits.is_valid();
-        let spend = !denied && !request.dry_run;
-        if spend {
-            self.recorder.ensure_room_for(&credential, now)?;
+                return Ok(Verdict::without_key(outcome));
+            }
+        };
+        let before_limits = check_before_limits(&record.credential, now, request.ip, request.scopes);
+        let at = DecisionTime { now, monotonic };
+        let (outcome, decision) = self.decide_limits(&settings, &record, request, before_limits, at).await?;
+        if !outcome.is_valid() && !request.dry_run {
+            self.recorder.count_denial(&record.credential, outcome, request.ip, now);
         }
-        let limit = effective_rate_limit(&settings, &credential);
-        let limits =
-            self.check_and_spend_limits(&credential, limit, request.cost, spend, denied, now, monotonic);
-        let (limits_outcome, rate, quota) = limits.await?;
-        let outcome = if denied { outcome_before_limits } else { limits_outcome };
-        if !request.dry_run {
-            let spent = if outcome.is_valid() { request.cost } else { 0 };
-            self.recorder.count_verification(&credential, outcome, spent, request.ip, now)?;
-        }
-        Ok(Verdict { outcome, credential: Some(credential), rate, quota })
+        let limited_by = match outcome {
+            Outcome::QuotaExceeded | Outcome::RateLimited => {
+                decision::find_limited_by(&decision.limits, request.costs, now)
+            }
+            _ => None,
+        };
+        Ok(Verdict { outcome, record: Some(record), limits: decision.limits, limited_by })
+    }
+
+    /// Asks the limits of the key and its organization, and charges them if they and the checks before them admit the
+    /// request. Counts the verification under the same lock.
+    async fn decide_limits<S>(
+        &self,
+        settings: &StoredSettings,
+        record: &KeyRecord,
+        request: &VerifyRequest<'_, S>,
+        before_limits: Outcome,
+        at: DecisionTime,
+    ) -> Result<(Outcome, LimitDecision)> {
+        let mode = match before_limits.is_valid() {
+            // A denied request charges nothing, but its result includes the state of the limits too.
+            false => Mode::Tell,
+            true if request.dry_run => Mode::Ask,
+            true => Mode::Charge,
+        };
+        let states = record.states(&self.states, at.monotonic)?;
+        let (key, organization) = owned_limits(settings, record, states);
+        let limit_request = LimitRequest { key, organization, costs: request.costs, mode, at };
+        let ensure_room = |inner: &Inner| match mode {
+            Mode::Charge => self.recorder.ensure_room_for(inner, at.now),
+            _ => Ok(()),
+        };
+        let count = |inner: &mut Inner, decision: &LimitDecision| {
+            let outcome = outcome_of(before_limits, decision);
+            if !request.dry_run {
+                let costs = if outcome.is_valid() { request.costs } else { &[] };
+                self.recorder.count(&states.key, inner, outcome, costs, at.now);
+            }
+        };
+        let decision = decision::decide(&self.leases, limit_request, ensure_room, count).await?;
+        Ok((outcome_of(before_limits, &decision), decision))
     }
 
     /// Number of verifications by outcome, dry runs included, indexed by `Outcome as usize`.
@@ -196,9 +250,11 @@ impl Verifier {
         self.outcome_counts.sums()
     }
 
-    /// Records that the verification of a secret failed, if the database caused it.
-    fn observe_failure(&self, secret: &str, error: &Error) {
-        if error.database_fault.is_some() {
+    /// Records that the verification of a key failed, if the database caused it.
+    fn observe_failure(&self, key: KeyToVerify<'_>, error: &Error) {
+        if error.database_fault.is_some()
+            && let KeyToVerify::Secret(secret) = key
+        {
             let hash = secret::hash_secret(secret);
             self.database_failures.record(hash, self.known_key_count(), self.clock.monotonic());
         }
@@ -212,6 +268,25 @@ impl Verifier {
     /// Number of verifications of keys that exist. Others may be decided without the database.
     fn known_key_count(&self) -> u64 {
         self.outcome_counts.sums()[Outcome::Revoked as usize..].iter().sum()
+    }
+
+    /// Charges the limits of a key and its organization for costs that are reported afterwards. `write` stores the report
+    /// and the leases. Returns false if the report was stored before.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when too many keys are in use; the errors of `write`. Then nothing is charged.
+    pub(crate) async fn report(
+        &self,
+        record: &KeyRecord,
+        costs: &[Cost],
+        write: impl FnOnce(Vec<QuotaLease>) -> ReportFuture,
+    ) -> Result<bool> {
+        self.ensure_files_in_place()?;
+        let settings = self.settings.get().await?;
+        let at = DecisionTime { now: self.clock.expiry_time(), monotonic: self.clock.monotonic() };
+        let states = record.states(&self.states, at.monotonic)?;
+        let (key, organization) = owned_limits(&settings, record, states);
+        report::charge(&self.leases, ReportedCosts { key, organization, costs, at }, write).await
     }
 
     /// Returns the credential of a secret if it is valid, for token introspection (RFC 7662). Limits are
@@ -228,102 +303,109 @@ impl Verifier {
         self.ensure_files_in_place()?;
         let now = self.clock.expiry_time_at(now, self.clock.monotonic());
         let settings = self.settings.get().await?;
-        let credential = match self.find_credential(&settings, secret, caller_organization_id).await? {
-            Ok(credential) => credential,
+        let key = KeyToVerify::Secret(secret);
+        let record = match self.find_key(&settings, key, caller_organization_id).await? {
+            Ok(record) => record,
             Err(outcome) => {
                 self.recorder.count_unknown_key_denial(outcome, caller_organization_id, None, now);
                 self.outcome_counts.add(outcome as usize);
                 return Ok(None);
             }
         };
-        let outcome = check_before_limits::<&str>(&credential, now, None, &[]);
-        self.recorder.count_verification(&credential, outcome, 0, None, now)?;
+        let outcome = check_before_limits::<&str>(&record.credential, now, None, &[]);
+        self.count(&record, outcome, &[], None, now)?;
         self.outcome_counts.add(outcome as usize);
-        Ok(outcome.is_valid().then_some(credential))
+        Ok(outcome.is_valid().then(|| record.credential.clone()))
     }
 
-    async fn find_credential(
+    /// Counts a verification that was decided without limits.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when too many keys are in use.
+    pub fn count(
+        &self,
+        record: &KeyRecord,
+        outcome: Outcome,
+        costs: &[Cost],
+        ip: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<()> {
+        let states = record.states(&self.states, self.clock.monotonic())?;
+        {
+            let mut inner = states.key.lock();
+            self.recorder.ensure_room_for(&inner, now)?;
+            self.recorder.count(&states.key, &mut inner, outcome, costs, now);
+        }
+        if !outcome.is_valid() {
+            self.recorder.count_denial(&record.credential, outcome, ip, now);
+        }
+        Ok(())
+    }
+
+    async fn find_key(
         &self,
         settings: &StoredSettings,
-        secret: &str,
+        key: KeyToVerify<'_>,
         caller_organization_id: Option<&str>,
-    ) -> Result<Result<Arc<Credential>, Outcome>> {
-        if !secret::is_plausible(&settings.checked_prefixes, secret) {
-            return Ok(Err(Outcome::Malformed));
-        }
-        let credential = self.keys.get(&secret::hash_secret(secret)).await?;
-        let is_visible = |credential: &Arc<Credential>| {
-            caller_organization_id.is_none()
-                || credential.key.organization_id.as_deref() == caller_organization_id
-        };
-        Ok(credential.filter(is_visible).ok_or(Outcome::NotFound))
-    }
-
-    /// Checks the quota and then the rate limit. With `spend`, spends both if both admit the cost, otherwise
-    /// neither.
-    #[allow(clippy::too_many_arguments)] // Only `decide` calls this function, with all of its state.
-    async fn check_and_spend_limits(
-        &self,
-        credential: &Credential,
-        limit: Option<BucketLimit>,
-        cost: u32,
-        spend: bool,
-        denied: bool,
-        now: Timestamp,
-        monotonic: Duration,
-    ) -> Result<(Outcome, Option<RateLimitDecision>, Option<quota::QuotaStatus>)> {
-        let key = credential.seq;
-        let take_or_peek_bucket = |spend| match limit {
-            Some(limit) if spend => Some(self.rate_limits.take(&key, limit, cost, monotonic)),
-            Some(limit) => Some(self.rate_limits.peek(&key, limit, cost, monotonic)),
-            None => None,
-        };
-        let is_allowed = |rate: &Option<RateLimitDecision>| rate.is_none_or(|decision| decision.allowed);
-        let rate_outcome = |rate: &Option<RateLimitDecision>| {
-            if is_allowed(rate) { Outcome::Valid } else { Outcome::RateLimited }
-        };
-        let Some(quota) = credential.key.quota else {
-            let rate = take_or_peek_bucket(spend);
-            return Ok((rate_outcome(&rate), rate, None));
-        };
-        if !spend {
-            let rate = take_or_peek_bucket(false);
-            let (admitted, quota_status) = match self.quotas.peek(key, quota, cost, now).await {
-                Ok((admitted, quota_status)) => (admitted, Some(quota_status)),
-                // A request that is denied anyway doesn't fail because the state of its quota is missing.
-                Err(_) if denied => (true, None),
-                Err(error) => return Err(error),
-            };
-            let outcome = if admitted { rate_outcome(&rate) } else { Outcome::QuotaExceeded };
-            return Ok((outcome, rate, quota_status));
-        }
-        let mut rate = None;
-        let bucket = || {
-            rate = take_or_peek_bucket(true);
-            is_allowed(&rate)
-        };
-        let (decision, quota_status) = self.quotas.take(key, quota, cost, now, bucket).await?;
-        let outcome = match decision {
-            QuotaDecision::Exceeded => {
-                rate = take_or_peek_bucket(false);
-                Outcome::QuotaExceeded
+    ) -> Result<Result<FoundRecord, Outcome>> {
+        let record = match key {
+            KeyToVerify::Loaded(record) => record.cloned().map(Arc::new),
+            KeyToVerify::Secret(secret) => {
+                if secret.is_empty() || secret.len() > MAX_SECRET_BYTES {
+                    return Ok(Err(Outcome::Malformed));
+                }
+                let hash = secret::hash_secret(secret);
+                match self.keys.get_recent(&hash) {
+                    Some(record) => Some(record),
+                    // A key in memory has a right checksum, so it is checked only here.
+                    None if secret::is_plausible(&settings.checked_prefixes, secret) => {
+                        let record = self.keys.get_record(&hash).await?;
+                        record.inspect(|record| self.keys.remember(&hash, record)).map(Arc::new)
+                    }
+                    None => return Ok(Err(Outcome::Malformed)),
+                }
             }
-            QuotaDecision::RateLimited => Outcome::RateLimited,
-            QuotaDecision::Spent => Outcome::Valid,
         };
-        Ok((outcome, rate, Some(quota_status)))
+        let is_visible = |record: &FoundRecord| {
+            caller_organization_id.is_none()
+                || record.credential.key.organization_id.as_deref() == caller_organization_id
+        };
+        Ok(record.filter(is_visible).ok_or(Outcome::NotFound))
     }
 }
 
-/// The key's own rate limit, or else the rate limit of the plan of its organization. `None` when neither
-/// exists, as for a platform key without its own rate limit.
-fn effective_rate_limit(settings: &StoredSettings, credential: &Credential) -> Option<BucketLimit> {
-    if let Some(rate) = credential.key.rate_limit {
-        return Some(BucketLimit {
-            tokens: rate.limit,
-            window: Duration::from_secs(rate.window_seconds.into()),
-        });
+/// The outcome of the checks before the limits, and then of the limits.
+fn outcome_of(before_limits: Outcome, decision: &LimitDecision) -> Outcome {
+    match before_limits {
+        Outcome::Valid if decision.quota_refuses => Outcome::QuotaExceeded,
+        Outcome::Valid if decision.window_refuses => Outcome::RateLimited,
+        outcome => outcome,
     }
-    let plan = settings.settings.plan(&credential.organization.as_ref()?.plan)?;
-    (plan.requests_per_minute > 0).then_some(BucketLimit { tokens: plan.requests_per_minute, window: MINUTE })
+}
+
+/// The limits that apply to a key, with their states.
+fn owned_limits<'a>(
+    settings: &'a StoredSettings,
+    record: &'a KeyRecord,
+    states: &'a RecordStates,
+) -> (OwnedLimits<'a>, Option<OwnedLimits<'a>>) {
+    let (key_limits, organization_limits) = effective_limits(settings, &record.credential);
+    let key = OwnedLimits { owner: LimitOwner::Key, limits: key_limits, state: &states.key };
+    let state =
+        states.organization.as_ref().filter(|state| !organization_limits.is_empty() || state.has_windows());
+    let owner = LimitOwner::Organization;
+    (key, state.map(|state| OwnedLimits { owner, limits: organization_limits, state }))
+}
+
+/// The limits of a key and of its organization: their own, or else those of the organization's plan. A platform key
+/// has no plan.
+fn effective_limits<'a>(
+    settings: &'a StoredSettings,
+    credential: &'a Credential,
+) -> (&'a [Limit], &'a [Limit]) {
+    let plan = credential.organization.as_ref().and_then(|tenant| settings.settings.plan(&tenant.plan));
+    let key_limits = credential.key.limits.as_deref().or(plan.map(|plan| plan.key_limits.as_slice()));
+    let own = credential.organization.as_ref().and_then(|organization| organization.limits.as_deref());
+    let organization_limits = own.or(plan.map(|plan| plan.organization_limits.as_slice()));
+    (key_limits.unwrap_or_default(), organization_limits.unwrap_or_default())
 }

@@ -173,6 +173,8 @@ pub(crate) fn example_calls() -> Vec<ExampleCall> {
         call("GET", "/console/ASSET"),
 
         call("POST", "/v1/keys/verify").body(json!({"key": "SECRET"})).foreign(Unknown),
+        call("POST", "/v1/keys/verify-batch").body(json!({"verifications": [{"key": "SECRET"}]})).foreign(Unknown),
+        call("POST", "/v1/keys/usage").body(json!({"key_id": "key_alpha", "costs": {"requests": 1}})).foreign(NotFound),
         call("POST", INTROSPECT).body(json!({"token": "SECRET"})).foreign(Unknown),
         call(ANY, "/v1/forward-auth"),
         call(ANY, "/v1/forward-auth/the/clients/own"),
@@ -220,10 +222,11 @@ pub(crate) fn example_calls() -> Vec<ExampleCall> {
         delete("/scopes/invoices:read").foreign(Platform).event(None, Some(["scope", "invoices:read", "invoices:read"])),
 
         get("/config").foreign(Platform).event(None, config),
-        patch("/config", json!({"keys": {"prefix": "mine"}, "plans": {"gold": {"requests_per_minute": 1, "max_keys": 2, "max_members": 3}}})).foreign(Platform)
+        patch("/config", json!({"keys": {"prefix": "mine"}, "plans": {"gold": {"key_limits": [], "organization_limits": [{"limit": 9, "period": "week"}], "max_keys": 2, "max_members": 3}}})).foreign(Platform)
             .event(None, config)
-            .changes([("keys.prefix", json!("toll"), json!("mine")), ("plans.gold.max_keys", null.clone(), json!(2)),
-                ("plans.gold.max_members", null.clone(), json!(3)), ("plans.gold.requests_per_minute", null, json!(1))]),
+            .changes([("keys.prefix", json!("toll"), json!("mine")), ("plans.gold.key_limits", null.clone(), json!([])),
+                ("plans.gold.max_keys", null.clone(), json!(2)), ("plans.gold.max_members", null.clone(), json!(3)),
+                ("plans.gold.organization_limits", null, json!([{"meter": "requests", "limit": 9, "period": "week"}]))]),
 
         // Each operation is authorized and records an event of its own.
         post("/batch", 200, json!({"atomic": false, "operations": [{"method": "POST", "path": "/api-keys", "body": new_key}]}))

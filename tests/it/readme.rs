@@ -17,8 +17,9 @@ use crate::support::{DEADLINE, free_address};
 
 const README: &str = "README.md";
 const QUICKSTART: &str = "docs/quickstart.md";
-/// Uses the server and the variables of the quickstart's beginning.
+/// Pages that use the server and the variables of the quickstart's beginning.
 const CONFIGURATION: &str = "docs/reference/configuration.md";
+const LIMITS: &str = "docs/concepts/limits.md";
 
 /// Serves until Ctrl-C, so it is run by a test of its own.
 const SAMPLE: &str = "sample";
@@ -39,6 +40,7 @@ fn steps(file: &str) -> Vec<(String, String)> {
         match (language.as_str(), name.as_str()) {
             ("sh", "") => steps.push((code, String::new())),
             ("sh", SAMPLE) if file == README => {}
+            ("mermaid" | "http", "") => {}
             ("json", "") => {
                 assert!(last_was_a_step, "{file}: a result without a command: {code}");
                 steps.last_mut().unwrap().1 = code;
@@ -88,7 +90,7 @@ fn stable(value: Value) -> Value {
         Value::Array(items) => items.into_iter().map(stable).collect(),
         Value::Object(fields) => {
             let fields = fields.into_iter().map(|(name, value)| match (name.as_str(), value) {
-                ("reset", Value::Number(_)) => (name, json!("<seconds>")),
+                ("retry_after_seconds", Value::Number(_)) => (name, json!("<seconds>")),
                 (_, value) => (name, stable(value)),
             });
             Value::Object(fields.collect())
@@ -136,11 +138,21 @@ fn the_quickstart_works_in_a_script() {
     run_as_a_script(QUICKSTART, &steps(QUICKSTART));
 }
 
+/// Runs the commands of a page with the server and the organization of the quickstart.
+fn run_after_the_quickstart_began(file: &str) {
+    let mut all: Vec<_> = steps(QUICKSTART).into_iter().take(2).collect();
+    all.extend(steps(file));
+    run_as_a_script(file, &all);
+}
+
 #[test]
 fn the_configuration_is_changed_as_its_page_shows() {
-    let mut all: Vec<_> = steps(QUICKSTART).into_iter().take(2).collect();
-    all.extend(steps(CONFIGURATION));
-    run_as_a_script(CONFIGURATION, &all);
+    run_after_the_quickstart_began(CONFIGURATION);
+}
+
+#[test]
+fn the_examples_of_limits_decide_as_their_page_shows() {
+    run_after_the_quickstart_began(LIMITS);
 }
 
 /// On a terminal programs behave differently: the server may show a secret, `jq` writes in color.

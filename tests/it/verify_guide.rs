@@ -315,7 +315,7 @@ async fn only_good_keys_pass(mut desk: Desk, service: Service) {
     let good = desk.reader().await;
     let narrow = desk.key("key_narrow", json!({"scopes": ["workflows:write"]})).await;
     let near = desk.key("key_near", json!({"scopes": ["*"], "allowed_ips": ["127.0.0.9/32"]})).await;
-    let once = json!({"scopes": ["*"], "rate_limit": {"limit": 1, "window_seconds": 86_400}});
+    let once = json!({"scopes": ["*"], "limits": [{"limit": 1, "window_seconds": 86_400}]});
     let once = desk.key("key_once", once).await;
     for (key, from, status, code) in [
         (None, here, 401, "UNAUTHENTICATED"),

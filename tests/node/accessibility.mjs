@@ -43,7 +43,7 @@ await test('nothing is cut off on the narrowest phone', { viewport: NARROWEST },
     const width = await pageWidth(page);
     if (width > NARROWEST.width) tooWide.push(`${name}: ${width}`);
     const unlabeled = await page.evaluate(() => {
-      const controls = [...document.querySelectorAll('input, select, textarea')];
+      const controls = [...document.querySelectorAll('input:not([type="hidden"]), select, textarea')];
       const isLabeled = ({ labels, ariaLabel }) => labels.length > 0 || ariaLabel;
       return controls.filter((control) => !isLabeled(control)).map(({ outerHTML }) => outerHTML);
     });
@@ -52,6 +52,7 @@ await test('nothing is cut off on the narrowest phone', { viewport: NARROWEST },
   await goTo(page, 'api-keys');
   await page.getByRole('button', { name: 'New API key' }).click();
   const dialog = page.getByRole('dialog');
+  await dialog.getByLabel('Limits', { exact: true }).selectOption('Custom limits');
   await dialog.getByRole('button', { name: 'Add metadata' }).click();
   const body = dialog.locator('.dialog-body');
   const hiddenWidth = await body.evaluate((element) => element.scrollWidth - element.clientWidth);
@@ -89,6 +90,7 @@ const DIALOGS = [
   ['api-keys/key_123', 'Edit'],
   ['api-keys/key_123', 'Revoke'],
   ['organizations', 'New organization'],
+  ['organizations/org_123', 'Edit'],
   ['organizations/org_123', 'Add member'],
   ['organizations/org_123', 'Change role of Ada Brandt'],
   ['organizations/org_123', 'Remove Ada Brandt'],
@@ -125,6 +127,7 @@ for (const colorScheme of ['light', 'dark']) {
       await page.getByRole('dialog').waitFor();
       await waitUntilLoaded(page);
       if (button === 'New organization') {
+        await page.getByLabel('Limits', { exact: true }).selectOption('Custom limits');
         await page.getByRole('button', { name: 'Add metadata' }).click();
         expectedStatuses.add('400');
         await page.getByRole('button', { name: 'Create' }).click();

@@ -63,8 +63,11 @@ await test(
     await dialog.getByLabel('workflows:read').check();
     await dialog.getByLabel('Expires').selectOption('90');
     await dialog.getByLabel('Allowed IP addresses').fill('203.0.113.0/24');
-    await dialog.getByLabel('Rate limit (optional)', { exact: true }).fill('5');
-    await dialog.getByLabel('Quota (optional)', { exact: true }).fill('1000');
+    await dialog.getByLabel('Limits', { exact: true }).selectOption('Custom limits');
+    await dialog.getByLabel('Limits: amount 1').fill('5');
+    await dialog.getByRole('button', { name: 'Limits: add limit' }).click();
+    await dialog.getByLabel('Limits: amount 2').fill('1000');
+    await dialog.getByLabel('Limits: unit of time 2').selectOption('calendar month');
     await dialog.getByRole('button', { name: 'Create' }).click();
     await dialog.getByRole('heading', { name: 'API key created' }).waitFor();
     await dialog.getByRole('button', { name: 'Copy' }).click();
@@ -79,6 +82,7 @@ await test(
     await waitUntilLoaded(page);
     assert.ok(!(await page.content()).includes(secret), 'the secret is not shown again');
     await page.getByText('No requests yet.').waitFor();
+    await page.locator('.facts').getByText('5 requests per minute · 1,000 requests per month').waitFor();
     const id = decodeURIComponent(page.url().split('/').at(-1));
 
     // It is verified as a gateway would, and counted.
@@ -185,11 +189,14 @@ await test('a key sees the pages of its scopes and its own organization', {}, as
   assert.equal(await page.getByRole('button', { name: 'Verify log' }).count(), 0);
 });
 
+/** A list of one limit: of requests per minute. */
+const perMinute = (limit) => [{ meter: 'requests', limit, window_seconds: 60 }];
+
 await test('settings are changed, and no change is lost', {}, async ({ page, expectedStatuses }) => {
   await signIn(page);
   await goTo(page, 'settings');
   const plan = (name) => page.getByRole('group', { name, exact: true });
-  const rate = plan('standard').getByLabel('Requests per key');
+  const rate = plan('standard').getByLabel('Limits of each key: amount 1');
   const maxExpiry = page.getByLabel('Maximum expiry in days');
   const saveButton = page.getByRole('button', { name: 'Save' });
   await rate.fill('120');
@@ -197,7 +204,8 @@ await test('settings are changed, and no change is lost', {}, async ({ page, exp
   await saveButton.click();
   await page.getByText('Saved.').waitFor();
   const saved = await read('/config');
-  assert.equal(saved.plans.standard.requests_per_minute, 120);
+  assert.deepEqual(saved.plans.standard.key_limits, perMinute(120));
+  assert.deepEqual(saved.plans.standard.organization_limits, perMinute(1000));
   assert.equal(saved.keys.max_expiry_days, 400);
   await page.reload();
   await waitUntilLoaded(page);
@@ -208,7 +216,7 @@ await test('settings are changed, and no change is lost', {}, async ({ page, exp
   await page.getByLabel('Prefix').fill('No Good');
   const newPlan = plan('New plan (optional)');
   await newPlan.getByLabel('Name').fill('startup');
-  const newRate = newPlan.getByLabel('Requests per key');
+  const newRate = newPlan.getByLabel('Limits of each key: amount 1');
   await newRate.fill('-1');
   await maxExpiry.fill('300');
   expectedStatuses.add('400');
@@ -216,7 +224,7 @@ await test('settings are changed, and no change is lost', {}, async ({ page, exp
   await page.getByRole('alert').waitFor();
   expectedStatuses.delete('400');
   const prefixField = page.locator('.field', { has: page.getByLabel('Prefix') });
-  const newRateField = newPlan.locator('.field', { has: page.getByLabel('Requests per key') });
+  const newRateField = newPlan.locator('.limit-row', { has: page.getByLabel('Limits of each key: amount') });
   for (const field of [prefixField, newRateField]) {
     assert.match(await field.locator('.fault').innerText(), /\w/);
   }
@@ -238,7 +246,7 @@ await test('settings are changed, and no change is lost', {}, async ({ page, exp
   const otherChange = await fetch(`${URL}/admin/v1/config`, {
     method: 'PATCH',
     headers: { authorization, 'content-type': 'application/json', 'if-match': headers.get('etag') },
-    body: JSON.stringify({ plans: { standard: { requests_per_minute: 130 } } }),
+    body: JSON.stringify({ plans: { standard: { key_limits: perMinute(130) } } }),
   });
   assert.equal(otherChange.status, 200);
   expectedStatuses.add('412');
@@ -248,14 +256,20 @@ await test('settings are changed, and no change is lost', {}, async ({ page, exp
   assert.equal((await read('/config')).keys.max_expiry_days, 400);
   await page.getByRole('button', { name: 'Reload' }).click();
   await page.getByText('Your edits are still in the form').waitFor();
+  await page.getByText('Limits of each key are now 130 requests per minute.').waitFor();
   assert.equal(await rate.inputValue(), '130');
   assert.equal(await maxExpiry.inputValue(), '300');
   assert.equal(await newRate.inputValue(), '50');
   await saveButton.click();
   await page.getByText('Saved.').waitFor();
   const merged = await read('/config');
-  assert.equal(merged.plans.standard.requests_per_minute, 130);
-  assert.equal(merged.plans.startup.requests_per_minute, 50);
+  assert.deepEqual(merged.plans.standard.key_limits, perMinute(130));
+  assert.deepEqual(merged.plans.startup, {
+    key_limits: perMinute(50),
+    organization_limits: perMinute(1000),
+    max_keys: 0,
+    max_members: 0,
+  });
   assert.equal(merged.keys.max_expiry_days, 300);
 
   // A plan is removed, and so is the maximum.
@@ -266,6 +280,55 @@ await test('settings are changed, and no change is lost', {}, async ({ page, exp
   const last = await read('/config');
   assert.equal(last.plans.startup, undefined);
   assert.equal(last.keys.max_expiry_days, 0);
+});
+
+await test('meters are added with the limits on them', {}, async ({ page, expectedStatuses }) => {
+  await signIn(page);
+  await goTo(page, 'settings');
+  const standard = page.getByRole('group', { name: 'standard', exact: true });
+  const meters = page.getByLabel('Names of meters');
+  const shared = 'Limits of the organization';
+  const saveButton = page.getByRole('button', { name: 'Save' });
+  const before = await read('/config');
+  assert.deepEqual(before.meters, ['requests']);
+  assert.equal(await meters.inputValue(), 'requests');
+  await meters.fill('requests\ntokens');
+  await standard.getByRole('button', { name: `${shared}: add limit` }).click();
+  await standard.getByLabel(`${shared}: amount 2`).fill('5000000');
+  await standard.getByLabel(`${shared}: meter 2`).selectOption('tokens');
+  await standard.getByLabel(`${shared}: unit of time 2`).selectOption('calendar month');
+  await saveButton.click();
+  await page.getByText('Saved.').waitFor();
+  const after = await read('/config');
+  const tokens = { meter: 'tokens', limit: 5_000_000, period: 'month' };
+  assert.deepEqual(after.meters, ['requests', 'tokens']);
+  assert.deepEqual(after.plans.standard, {
+    ...before.plans.standard,
+    organization_limits: [...before.plans.standard.organization_limits, tokens],
+  });
+  assert.deepEqual(after.plans.enterprise, before.plans.enterprise);
+
+  // A meter that a limit is on can't be removed. The message is in the row of the limit.
+  await meters.fill('requests');
+  expectedStatuses.add('400');
+  await saveButton.click();
+  const row = standard.locator('.limit-row', { has: page.getByLabel(`${shared}: amount 2`) });
+  await row.locator('.fault').getByText('requests').waitFor();
+  assert.equal(await row.locator('[aria-invalid="true"]').getAttribute('aria-label'), `${shared}: meter 2`);
+
+  // The names of meters are checked, next to their field.
+  await meters.fill('requests\nTokens');
+  await saveButton.click();
+  await page.locator('.field', { has: meters }).locator('.fault').getByText('lowercase').waitFor();
+  expectedStatuses.delete('400');
+  assert.deepEqual(await read('/config'), after);
+
+  // With the limit, the meter can go.
+  await meters.fill('requests');
+  await standard.getByLabel(`${shared}: remove 2`).click();
+  await saveButton.click();
+  await page.getByText('Saved.').waitFor();
+  assert.deepEqual(await read('/config'), before);
 });
 
 await test('members are added, changed, and removed', {}, async ({ page, expectedStatuses }) => {

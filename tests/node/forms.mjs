@@ -1,6 +1,6 @@
 // Dialogs and forms: what they offer, what they send, and how they show errors. And the status of keys.
 import assert from 'node:assert/strict';
-import { callApi, create, goTo, read, signIn, waitUntilLoaded } from './browser.mjs';
+import { KEY, URL, callApi, create, goTo, read, signIn, waitUntilLoaded } from './browser.mjs';
 import { done, test } from './testing.mjs';
 
 /** Fills in a row of metadata. Positions start at 1. */
@@ -15,6 +15,18 @@ async function takenIdMessage() {
   const { status, error } = await callApi('POST', '/admin/v1/api-keys', body);
   assert.equal(status, 409);
   return error.message;
+}
+
+/** Replaces the configured meters. */
+async function setMeters(meters) {
+  const authorization = `Bearer ${KEY}`;
+  const { headers } = await fetch(`${URL}/admin/v1/config`, { headers: { authorization } });
+  const response = await fetch(`${URL}/admin/v1/config`, {
+    method: 'PATCH',
+    headers: { authorization, 'content-type': 'application/json', 'if-match': headers.get('etag') },
+    body: JSON.stringify({ meters }),
+  });
+  assert.equal(response.status, 200);
 }
 
 const focusedLabel = (page) => {
@@ -134,26 +146,34 @@ await test('a key offers only the scopes that it may grant', {}, async ({ page }
   assert.deepEqual(granted.scopes.sort(), ['keys:*', 'transactions:*']);
 });
 
+/** A window and a period that the first units of time in a row can't show. */
+const LIMITS = [
+  { meter: 'requests', limit: 7, window_seconds: 90 },
+  { meter: 'requests', limit: 70, period: 'day' },
+];
+
 await test('an organization’s key edits a key and keeps its limits', {}, async ({ page }) => {
-  const limits = { rate_limit: { limit: 7, window_seconds: 60 }, quota: { limit: 70, period: 'day' } };
-  const body = { organization_id: 'org_123', name: 'Limited', scopes: [], ...limits };
+  const body = { organization_id: 'org_123', name: 'Limited', scopes: [], limits: LIMITS };
   const limited = await create('/api-keys', body);
   const manager = await create('/api-keys', { ...body, name: 'Manager', scopes: ['admin:keys'] });
   await signIn(page, manager.key);
   await goTo(page, `api-keys/${limited.id}`);
   await page.getByRole('button', { name: 'Edit' }).click();
   const dialog = page.getByRole('dialog');
-  assert.equal(await dialog.getByLabel('Rate limit').count(), 0);
+  assert.equal(await dialog.getByLabel('Limits').count(), 0);
   await dialog.getByLabel('Name').fill('Renamed');
   await dialog.getByRole('button', { name: 'Save' }).click();
   await page.getByRole('heading', { level: 1, name: 'Renamed' }).waitFor();
-  const { rate_limit, quota } = await read(`/api-keys/${limited.id}`);
-  assert.deepEqual({ rate_limit, quota }, limits);
+  assert.deepEqual((await read(`/api-keys/${limited.id}`)).limits, LIMITS);
 });
 
 /** Resources to edit, with values that a form can't show as they are, or in another order. */
 const RESOURCES = [
-  ['organizations', 'org_edited', { name: 'Before', email: 'edited@example.com', plan: 'enterprise' }],
+  [
+    'organizations',
+    'org_edited',
+    { name: 'Before', email: 'edited@example.com', plan: 'enterprise', limits: LIMITS },
+  ],
   ['users', 'user_edited', { name: 'Before', email: 'edited@example.com', external_id: 'id-1' }],
   [
     'api-keys',
@@ -163,8 +183,7 @@ const RESOURCES = [
       organization_id: 'org_123',
       scopes: ['workflows:write', 'workflows:read', 'admin:users'],
       allowed_ips: ['203.0.113.0/24', '192.0.2.1'],
-      rate_limit: { limit: 7, window_seconds: 90 },
-      quota: { limit: 70, period: 'day' },
+      limits: LIMITS,
     },
   ],
 ];
@@ -259,6 +278,223 @@ await test('saving sends only what was edited', {}, async ({ page, expectedStatu
   expectedStatuses.delete('400');
   assert.equal(await dialog.locator('.metadata-row .fault').count(), 1);
   assert.equal(await focusedLabel(page), 'Metadata name 6');
+});
+
+await test('limits are edited as a list', {}, async ({ page, expectedStatuses }) => {
+  await setMeters(['requests', 'tokens']);
+  await create('/organizations', { id: 'org_limits', name: 'Limits', email: 'limits@example.com' });
+  const body = { organization_id: 'org_limits', name: 'Limited', scopes: [] };
+  const { key: secret } = await create('/api-keys', { id: 'key_limits', ...body });
+  const patches = [];
+  page.on('request', (request) => {
+    if (request.method() === 'PATCH') patches.push(request.postDataJSON());
+  });
+  const dialog = page.getByRole('dialog');
+  const saveButton = dialog.getByRole('button', { name: 'Save' });
+  const choice = dialog.getByLabel('Limits', { exact: true });
+  const addButton = dialog.getByRole('button', { name: 'Limits: add limit' });
+  const rows = dialog.locator('.limit-row');
+  const control = (name, position) => dialog.getByLabel(`Limits: ${name} ${position}`, { exact: true });
+  const remove = (position) => control('remove', position).click();
+  const limitsTerm = page.locator('dt').getByText('Limits', { exact: true });
+  const shownLimits = page.locator('.facts > div').filter({ has: limitsTerm }).locator('dd');
+  const open = async (path) => {
+    await goTo(page, path);
+    await page.getByRole('button', { name: 'Edit', exact: true }).click();
+    await choice.waitFor();
+  };
+  /** Saves, and checks the patch, the stored limits, and how the page shows them. */
+  const save = async (path, limits, text) => {
+    await saveButton.click();
+    await dialog.waitFor({ state: 'detached' });
+    assert.deepEqual(patches.splice(0), [{ limits }]);
+    assert.deepEqual((await read(`/${path}`)).limits, limits);
+    await shownLimits.getByText(text, { exact: true }).waitFor();
+  };
+
+  await signIn(page);
+  for (const path of ['api-keys/key_limits', 'organizations/org_limits']) {
+    await goTo(page, path);
+    assert.equal(await shownLimits.innerText(), 'Plan’s limits');
+    await open(path);
+    assert.equal(await choice.inputValue(), 'inherit');
+    assert.equal(await rows.count(), 0);
+
+    // The first row is there at once, others are added. Each has its own unit of time.
+    await choice.selectOption('Custom limits');
+    assert.equal(await control('meter', 1).inputValue(), 'requests');
+    assert.equal(await control('unit of time', 1).inputValue(), 'minutes');
+    await control('amount', 1).fill('5');
+    await addButton.click();
+    assert.equal(await focusedLabel(page), 'Limits: amount 2', 'the new row has the focus');
+    await control('amount', 2).fill('1000000');
+    await control('meter', 2).selectOption('tokens');
+    await control('unit of time', 2).selectOption('calendar month');
+    assert.equal(await control('time', 2).count(), 0);
+    await addButton.click();
+    await control('amount', 3).fill('9000');
+    await control('unit of time', 3).selectOption('in total');
+    const perMinute = { meter: 'requests', limit: 5, window_seconds: 60 };
+    const tokens = { meter: 'tokens', limit: 1_000_000, period: 'month' };
+    const total = { meter: 'requests', limit: 9000, period: 'total' };
+    const text = '5 requests per minute · 1,000,000 tokens per month · 9,000 requests in total';
+    await save(path, [perMinute, tokens, total], text);
+
+    // The rows show what is stored. A row is edited and another one removed.
+    await open(path);
+    assert.equal(await choice.inputValue(), 'custom');
+    assert.equal(await control('amount', 2).inputValue(), '1000000');
+    assert.equal(await control('unit of time', 3).inputValue(), 'total');
+    await control('time', 1).fill('15');
+    await remove(2);
+    assert.equal(await rows.count(), 2);
+    assert.equal(await focusedLabel(page), 'Limits: add limit');
+    const slower = { ...perMinute, window_seconds: 900 };
+    await save(path, [slower, total], '5 requests per 15 minutes · 9,000 requests in total');
+
+    // Saving without an edit sends nothing.
+    await open(path);
+    await saveButton.click();
+    await dialog.waitFor({ state: 'detached' });
+    assert.deepEqual(patches, []);
+
+    // Errors are in the row that they are about, and gone with it.
+    await open(path);
+    await control('amount', 1).fill('');
+    await control('time', 1).fill('1441');
+    await addButton.click();
+    await control('amount', 3).fill('1');
+    await control('unit of time', 3).selectOption('in total');
+    expectedStatuses.add('400');
+    await saveButton.click();
+    await rows.nth(0).locator('.fault').waitFor();
+    expectedStatuses.delete('400');
+    assert.deepEqual(Object.keys(patches.pop()), ['limits']);
+    assert.equal(await focusedLabel(page), 'Limits: amount 1');
+    const invalid = dialog.locator('[aria-invalid="true"]');
+    const invalidNames = await invalid.evaluateAll((elements) => elements.map(({ ariaLabel }) => ariaLabel));
+    assert.deepEqual(invalidNames, ['Limits: amount 1', 'Limits: time 1', 'Limits: amount 3']);
+    assert.equal(await rows.nth(1).locator('.fault').count(), 0);
+    assert.match(await rows.nth(2).locator('.fault').innerText(), /\w/);
+    await remove(1);
+    assert.equal(await invalid.count(), 0);
+
+    // Without its last row, the list is empty: no limits apply. Then those of the plan do again.
+    await remove(2);
+    await remove(1);
+    assert.equal(await choice.inputValue(), 'none');
+    await save(path, [], 'No limits');
+    await open(path);
+    assert.equal(await choice.inputValue(), 'none');
+    await choice.selectOption('Plan’s limits');
+    await save(path, null, 'Plan’s limits');
+
+    // There is room for eight limits.
+    await open(path);
+    await choice.selectOption('Custom limits');
+    for (let count = 1; count < 8; count += 1) await addButton.click();
+    assert.equal(await rows.count(), 8);
+    assert.equal(await addButton.count(), 0);
+    await page.keyboard.press('Escape');
+    await dialog.waitFor({ state: 'detached' });
+  }
+
+  // A conflicting change of the limits is shown, unless they were edited.
+  const conflict = async (limits) => {
+    const { status } = await callApi('PATCH', '/admin/v1/api-keys/key_limits', { limits });
+    assert.equal(status, 200);
+    expectedStatuses.add('412');
+    await saveButton.click();
+    await dialog.getByText('Someone else changed this').waitFor();
+    expectedStatuses.delete('412');
+    await dialog.getByRole('button', { name: 'Reload' }).click();
+    await dialog.getByText('the latest version with your edits').waitFor();
+  };
+  await open('api-keys/key_limits');
+  await dialog.getByLabel('Name', { exact: true }).fill('Slower');
+  await conflict(LIMITS);
+  assert.equal(await control('amount', 1).inputValue(), '7');
+  assert.equal(await control('time', 1).inputValue(), '90');
+  await control('amount', 1).fill('8');
+  await conflict([]);
+  assert.equal(await control('amount', 1).inputValue(), '8');
+  patches.length = 0;
+  await saveButton.click();
+  await dialog.waitFor({ state: 'detached' });
+  const [first, second] = LIMITS;
+  assert.deepEqual(patches, [{ name: 'Slower', limits: [{ ...first, limit: 8 }, second] }]);
+
+  // The list of keys shows them, and a verification what is left of them.
+  await goTo(page, 'api-keys');
+  const keyRow = page.getByRole('row').filter({ has: page.getByRole('link', { name: 'Slower' }) });
+  await keyRow.getByText('8 requests per 90 seconds · 70 requests per calendar day').waitFor();
+  await page.getByRole('button', { name: 'Verify a key' }).click();
+  await dialog.getByLabel('Secret').fill(secret);
+  await dialog.getByRole('button', { name: 'Verify' }).click();
+  const result = dialog.locator('.result');
+  await result.getByText('8 of 8 requests per 90 seconds left').waitFor();
+  await result.getByText('70 of 70 requests per calendar day left').waitFor();
+  await result.getByText('1,000 of 1,000 requests per minute left').waitFor();
+  await setMeters(['requests']);
+});
+
+await test('new keys and organizations can have limits', {}, async ({ page }) => {
+  const dialog = page.getByRole('dialog');
+  const submitNew = async (path, button, id, choose) => {
+    await goTo(page, path);
+    await page.getByRole('button', { name: button }).click();
+    await dialog.getByLabel('Name', { exact: true }).fill('New');
+    await dialog.getByLabel('ID (optional)').fill(id);
+    await choose(dialog.getByLabel('Limits', { exact: true }));
+    await dialog.getByRole('button', { name: 'Create' }).click();
+  };
+  const chooseNone = (choice) => choice.selectOption('No limits');
+  await signIn(page);
+  await submitNew('api-keys', 'New API key', 'key_unlimited', chooseNone);
+  await dialog.getByRole('heading', { name: 'API key created' }).waitFor();
+  await dialog.getByRole('button', { name: 'Close' }).click();
+  assert.deepEqual((await read('/api-keys/key_unlimited')).limits, []);
+  await submitNew('api-keys', 'New API key', 'key_inherits', async () => {});
+  await dialog.getByRole('heading', { name: 'API key created' }).waitFor();
+  await dialog.getByRole('button', { name: 'Close' }).click();
+  assert.equal((await read('/api-keys/key_inherits')).limits, null);
+  await goTo(page, 'api-keys/key_inherits');
+  await page.locator('.facts').getByText('No limits').waitFor();
+
+  await submitNew('organizations', 'New organization', 'org_limited', async (choice) => {
+    await dialog.getByLabel('Email').fill('limited@example.com');
+    await choice.selectOption('Custom limits');
+    await dialog.getByLabel('Limits: amount 1').fill('50');
+    await dialog.getByLabel('Limits: unit of time 1').selectOption('calendar hour');
+  });
+  await page.locator('.facts').getByText('50 requests per calendar hour').waitFor();
+  const { limits } = await read('/organizations/org_limited');
+  assert.deepEqual(limits, [{ meter: 'requests', limit: 50, period: 'hour' }]);
+});
+
+await test('a key that may not read the meters types them', {}, async ({ page, expectedStatuses }) => {
+  const manager = await create('/api-keys', { name: 'Manager', scopes: ['admin:keys'] });
+  await create('/api-keys', { id: 'key_typed', organization_id: 'org_123', name: 'Typed', scopes: [] });
+  await signIn(page, manager.key);
+  await goTo(page, 'api-keys/key_typed');
+  await page.getByRole('button', { name: 'Edit', exact: true }).click();
+  const dialog = page.getByRole('dialog');
+  const saveButton = dialog.getByRole('button', { name: 'Save' });
+  await dialog.getByLabel('Limits', { exact: true }).selectOption('Custom limits');
+  await dialog.getByLabel('Limits: amount 1').fill('5');
+  const meter = dialog.getByLabel('Limits: meter 1');
+  assert.equal(await meter.inputValue(), 'requests');
+  await meter.fill('tokens');
+  expectedStatuses.add('400');
+  await saveButton.click();
+  await dialog.locator('.limit-row .fault').getByText('requests').waitFor();
+  expectedStatuses.delete('400');
+  assert.equal(await focusedLabel(page), 'Limits: meter 1');
+  await meter.fill('requests');
+  await saveButton.click();
+  await dialog.waitFor({ state: 'detached' });
+  const { limits } = await read('/api-keys/key_typed');
+  assert.deepEqual(limits, [{ meter: 'requests', limit: 5, window_seconds: 60 }]);
 });
 
 /** True if nothing hides the middle of the element and it is within the window. */

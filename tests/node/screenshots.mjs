@@ -53,6 +53,8 @@ for (const viewport of SIZES) {
     await takeScreenshot('audit-details');
 
     await openDialog('organizations/org_123', 'Edit');
+    await dialog.getByLabel('Limits', { exact: true }).selectOption('Custom limits');
+    await dialog.getByLabel('Limits: amount 1').fill('500');
     await dialog.getByRole('button', { name: 'Add metadata' }).click();
     await takeScreenshot('edit-organization');
     await dialog.getByRole('button', { name: 'Cancel' }).click();

@@ -1,9 +1,11 @@
 // The fields of a key in the dialogs that create and edit it.
 import * as format from '../format.js';
-import { Choice, Field, Select } from '../forms.js';
+import { Field, Select } from '../forms.js';
 import { html, useId, useState } from '../html.js';
 import { changedFields, editedText, metadataPatch } from '../patch.js';
+import { LimitsField, readLimits } from './limits-field.js';
 import { MetadataField, readMetadata } from './metadata.js';
+import { usePlansAndMeters } from './plans.js';
 
 const DAY_MILLISECONDS = 86_400_000;
 const KEEP_EXPIRY = ['keep', 'Keep as is'];
@@ -15,20 +17,9 @@ const EXPIRIES = [
   ['365', 'In 1 year'],
   ['at', 'On a specific date'],
 ];
-const WINDOWS = [
-  ['1', 'per second'],
-  ['60', 'per minute'],
-  ['3600', 'per hour'],
-  ['86400', 'per day'],
-];
-const PERIODS = [
-  ['hour', 'per hour'],
-  ['day', 'per day'],
-  ['month', 'per month'],
-];
 
 /** The fields that show the messages about themselves. */
-export const KEY_FIELDS = ['name', 'scopes', 'expires_at', 'allowed_ips', 'rate_limit', 'quota', 'metadata'];
+export const KEY_FIELDS = ['name', 'scopes', 'expires_at', 'allowed_ips', 'limits', 'metadata'];
 
 /** True for scopes that give access to Tollhouse itself. */
 export const isAdministrative = (scope) =>
@@ -95,44 +86,11 @@ function ScopeBoxes({ session, catalogue, chosen, error }) {
     </fieldset>`;
 }
 
-/** A number of requests and the window or period that it applies to. Empty means no limit. */
-function LimitField({ label, name, hint, error, limit, unit, units }) {
-  const isListed = units.some(([value]) => value === unit);
-  const options = isListed ? units : [...units, [unit, `per ${unit} seconds`]];
-  const inputs = (control) => html`
-    <span class="pair">
-      <input ...${control} type="number" min="1" defaultValue=${limit ?? ''} />
-      <${Choice} name=${`${name}_unit`} aria-label=${`${label}: unit`} value=${unit} options=${options} />
-    </span>`;
-  return html`<${Field} label=${label} name=${name} error=${error} hint=${hint}>${inputs}<//>`;
-}
-
-function LimitFields({ error, before }) {
-  return html`
-    <${LimitField}
-      label="Rate limit (optional)"
-      name="rate_limit"
-      error=${error}
-      hint="Leave empty to use the limit of the organization’s plan."
-      limit=${before?.rate_limit?.limit}
-      unit=${String(before?.rate_limit?.window_seconds ?? 60)}
-      units=${WINDOWS}
-    />
-    <${LimitField}
-      label="Quota (optional)"
-      name="quota"
-      error=${error}
-      hint="Counted per calendar period in UTC. Leave empty for no quota."
-      limit=${before?.quota?.limit}
-      unit=${before?.quota?.period ?? 'month'}
-      units=${PERIODS}
-    />`;
-}
-
 /** The fields of a new key, or of the key `before` if it is edited. */
 export function KeyFields({ session, catalogue, error, before }) {
   const [expiry, setExpiry] = useState(before ? 'keep' : 'default');
   const expiries = [before ? KEEP_EXPIRY : DEFAULT_EXPIRY, ...EXPIRIES];
+  const { meters } = usePlansAndMeters(session);
   const isDateShown = expiry === 'at' || error?.messageFor?.('expires_at');
   const dateField = html`
     <${Field}
@@ -146,6 +104,16 @@ export function KeyFields({ session, catalogue, error, before }) {
     <textarea ...${control} rows="2" spellcheck="false" placeholder="203.0.113.0/24">
       ${(before?.allowed_ips ?? []).join('\n')}
     </textarea>`;
+  const limitsField = html`
+    <${LimitsField}
+      label="Limits"
+      name="limits"
+      error=${error}
+      hint="In addition to the limits of its organization. A platform key has no plan."
+      value=${before?.limits ?? null}
+      canInherit
+      meters=${meters}
+    />`;
   return html`
     <${Field} label="Name" name="name" error=${error} value=${before?.name} />
     <${ScopeBoxes} session=${session} catalogue=${catalogue} chosen=${before?.scopes ?? []} error=${error} />
@@ -165,7 +133,7 @@ export function KeyFields({ session, catalogue, error, before }) {
     >
       ${addressesInput}
     <//>
-    ${session.isPlatform && html`<${LimitFields} error=${error} before=${before} />`}
+    ${session.isPlatform && limitsField}
     <${MetadataField} error=${error} value=${before?.metadata} />`;
 }
 
@@ -180,13 +148,6 @@ function readExpiry(form) {
   return days ? { expires_at: new Date(Date.now() + days * DAY_MILLISECONDS).toISOString() } : {};
 }
 
-/** A limit in the form, or `null` if it is empty. */
-function readLimit(form, name, unitField, readUnit) {
-  const limit = form.get(name);
-  const unit = form.get(`${name}_unit`);
-  return limit ? { limit: Number(limit), [unitField]: readUnit(unit) } : null;
-}
-
 /** The fields in the form. Limits are among them only if the session may set them. */
 function readFields(form, before) {
   const addresses = form
@@ -199,15 +160,14 @@ function readFields(form, before) {
     ...readExpiry(form),
     allowed_ips: addresses.length > 0 ? addresses : null,
   };
-  if (form.has('rate_limit')) fields.rate_limit = readLimit(form, 'rate_limit', 'window_seconds', Number);
-  if (form.has('quota')) fields.quota = readLimit(form, 'quota', 'period', String);
+  if (form.has('limits')) fields.limits = readLimits(form, 'limits');
   return fields;
 }
 
 /** The body that creates a key. Optional fields without a value are left out. */
 export function readNewKey(form) {
-  const { allowed_ips, rate_limit, quota, ...body } = readFields(form);
-  for (const [name, value] of Object.entries({ allowed_ips, rate_limit, quota })) {
+  const { allowed_ips, limits, ...body } = readFields(form);
+  for (const [name, value] of Object.entries({ allowed_ips, limits })) {
     if (value) body[name] = value;
   }
   const metadata = readMetadata(form);

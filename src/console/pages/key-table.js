@@ -5,6 +5,7 @@ import { html, useState } from '../html.js';
 import { KeyStatus, useDependencies } from '../key-status.js';
 import { Card, CodeList, Empty, Id, NoMatches, Quiet, Table, Time } from '../ui.js';
 import { KEY_FIELDS, KeyFields, readNewKey } from './key-form.js';
+import { Limits } from './limits-field.js';
 import { OrganizationField } from './organization-field.js';
 
 const MAX_SHOWN_SCOPES = 3;
@@ -105,6 +106,11 @@ export function KeyTable({
         if (scopes.length === 0) return html`<${Quiet}>none<//>`;
         return html`<${CodeList} values=${scopes} max=${MAX_SHOWN_SCOPES} />`;
       },
+    },
+    {
+      heading: 'Limits',
+      kind: 'text',
+      cell: ({ limits, organization_id: id }) => html`<${Limits} limits=${limits} hasPlan=${id !== null} />`,
     },
     {
       heading: 'Status',

@@ -1,11 +1,11 @@
 import { getAll, get, patch, patchIfChanged, post } from '../api.js';
 import { useData } from '../data.js';
-import * as format from '../format.js';
 import { Dialog, Field, Problem, SecretDialog, Select, isConflict } from '../forms.js';
 import { html, useState } from '../html.js';
 import { KeyStatus, blockerOf, useDependencies } from '../key-status.js';
 import { Card, CodeList, Facts, Id, MetadataList, Page, PendingPage, Quiet, Time } from '../ui.js';
 import { KEY_FIELDS, KeyFields, isAdministrative, readKeyChanges } from './key-form.js';
+import { Limits } from './limits-field.js';
 import { UsageCard } from './usage-card.js';
 
 const GRACE_PERIODS = [
@@ -108,12 +108,7 @@ function KeyFacts({ session, apiKey }) {
     : undefined;
   const ownerHref = session.can('admin:users') ? `#/users/${apiKey.user_id}` : undefined;
   const organization = html`<${Id} value=${apiKey.organization_id} href=${organizationHref} />`;
-  const { rate_limit: rateLimit, quota } = apiKey;
-  let rateLimitText = none(apiKey.organization_id ? 'from the plan' : 'none');
-  if (rateLimit) {
-    const duration = format.duration(rateLimit.window_seconds).replace(/^1 /, '');
-    rateLimitText = `${format.count(rateLimit.limit)} per ${duration}`;
-  }
+  const hasPlan = apiKey.organization_id !== null;
   const facts = [
     ['ID', html`<${Id} value=${apiKey.id} />`],
     ['Organization', apiKey.organization_id ? organization : none('platform')],
@@ -121,8 +116,7 @@ function KeyFacts({ session, apiKey }) {
     ['Scopes', apiKey.scopes.length > 0 ? codes(apiKey.scopes) : none('none')],
     ['Expires', html`<${Time} at=${apiKey.expires_at} />`],
     ['Allowed IP addresses', apiKey.allowed_ips ? codes(apiKey.allowed_ips) : none('any')],
-    ['Rate limit', rateLimitText],
-    ['Quota', quota ? `${format.count(quota.limit)} per ${quota.period}` : none('none')],
+    ['Limits', html`<${Limits} limits=${apiKey.limits} hasPlan=${hasPlan} />`],
     ['Last used', html`<${Time} at=${apiKey.last_used_at} />`],
     ['Created', html`<${Time} at=${apiKey.created_at} />`],
     apiKey.rotated_at && ['Rotated', html`<${Time} at=${apiKey.rotated_at} />`],

@@ -3,6 +3,7 @@ import { useData } from '../data.js';
 import * as format from '../format.js';
 import { Dialog, Field, Filters, Problem, Select } from '../forms.js';
 import { html, useState } from '../html.js';
+import { limitText } from '../limits.js';
 import { Badge, Facts, Id, Page } from '../ui.js';
 import { KeyTable } from './key-table.js';
 import { OrganizationField } from './organization-field.js';
@@ -12,14 +13,19 @@ const STATUSES = [
   ...['active', 'disabled', 'expired', 'revoked'].map((status) => [status, status]),
 ];
 
-const remainingOf = ({ remaining, limit }) => `${format.count(remaining)} of ${format.count(limit)} left`;
+const SUBJECTS = { key: 'the key', organization: 'its organization' };
+
+const remainingText = (limit) => `${format.count(limit.remaining)} of ${limitText(limit)} left`;
 
 function VerificationResult({ result }) {
+  const remaining = result.limits.map((limit) => [`${format.words(limit.on)} limit`, remainingText(limit)]);
+  const { limited_by: limitedBy, retry_after_seconds: retryTime } = result;
   const facts = [
     ['Key', html`<${Id} value=${result.key_id} href=${`#/api-keys/${result.key_id}`} />`],
     ['Organization', result.organization_id ?? 'platform'],
-    result.rate_limit && ['Rate limit', remainingOf(result.rate_limit)],
-    result.quota && ['Quota', remainingOf(result.quota)],
+    ...remaining,
+    limitedBy && ['Limited by', `${limitText(limitedBy)} for ${SUBJECTS[limitedBy.on]}`],
+    retryTime !== null && ['Retry after', format.duration(retryTime)],
   ];
   return html`
     <div class="result" role="status">

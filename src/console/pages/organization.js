@@ -5,9 +5,10 @@ import { html, useState } from '../html.js';
 import { changedFields, editedText, metadataPatch } from '../patch.js';
 import { Badge, Card, Facts, Id, MetadataList, Page, PendingPage, Time } from '../ui.js';
 import { KeyTable } from './key-table.js';
+import { Limits, OrganizationLimitsField, readLimits } from './limits-field.js';
 import { Members } from './members.js';
 import { MetadataField, readMetadata } from './metadata.js';
-import { PlanField } from './plans.js';
+import { PlanField, usePlansAndMeters } from './plans.js';
 import { UsageCard } from './usage-card.js';
 
 const STATUSES = [
@@ -17,6 +18,7 @@ const STATUSES = [
 
 function EditDialog({ session, resource, path, onClose, onSaved }) {
   const { data, etag } = resource.value;
+  const { plans, meters } = usePlansAndMeters(session);
   const save = async (form) => {
     const edited = {
       name: editedText(form, 'name', data.name),
@@ -24,6 +26,7 @@ function EditDialog({ session, resource, path, onClose, onSaved }) {
     };
     if (session.isPlatform) {
       edited.plan = form.get('plan');
+      edited.limits = readLimits(form, 'limits');
       edited.status = form.get('status');
     }
     const changes = changedFields(data, edited);
@@ -34,7 +37,8 @@ function EditDialog({ session, resource, path, onClose, onSaved }) {
   };
   const fields = (error) => {
     const platformFields = html`
-      <${PlanField} session=${session} error=${error} value=${data.plan} />
+      <${PlanField} plans=${plans} error=${error} value=${data.plan} />
+      <${OrganizationLimitsField} meters=${meters} error=${error} value=${data.limits} />
       <${Select}
         label="Status"
         name="status"
@@ -55,7 +59,7 @@ function EditDialog({ session, resource, path, onClose, onSaved }) {
       onSubmit=${save}
       onClose=${onClose}
       reload=${resource.reload}
-      fields=${['name', 'email', 'plan', 'status', 'metadata']}
+      fields=${['name', 'email', 'plan', 'limits', 'status', 'metadata']}
     >
       ${fields}
     <//>`;
@@ -102,6 +106,7 @@ export function Organization({ session, id }) {
   const facts = [
     ['ID', html`<${Id} value=${data.id} />`],
     ['Email', data.email],
+    ['Limits', html`<${Limits} limits=${data.limits} />`],
     ['Created', html`<${Time} at=${data.created_at} />`],
     ['Updated', html`<${Time} at=${data.updated_at} />`],
     ['Metadata', html`<${MetadataList} metadata=${data.metadata} />`],

@@ -3,8 +3,9 @@ import { useList } from '../data.js';
 import { Dialog, Field, Filters, Select } from '../forms.js';
 import { html, useState } from '../html.js';
 import { Badge, Card, Empty, Id, NoMatches, Page, Table, Time } from '../ui.js';
+import { OrganizationLimitsField, readLimits } from './limits-field.js';
 import { MetadataField, readMetadata } from './metadata.js';
-import { PlanField, usePlans } from './plans.js';
+import { PlanField, usePlansAndMeters } from './plans.js';
 
 const STATUS_FILTER = [
   ['', 'Any'],
@@ -12,12 +13,14 @@ const STATUS_FILTER = [
   ['suspended', 'suspended'],
 ];
 
-function CreateDialog({ session, onClose, onCreated }) {
+function CreateDialog({ plans, meters, onClose, onCreated }) {
   const create = async (form) => {
     const id = form.get('id').trim();
+    const limits = readLimits(form, 'limits');
     const metadata = readMetadata(form);
     const body = { name: form.get('name').trim(), email: form.get('email').trim(), plan: form.get('plan') };
     if (id) body.id = id;
+    if (limits) body.limits = limits;
     if (Object.keys(metadata).length > 0) body.metadata = metadata;
     const { data } = await post('/organizations', body);
     onCreated(data);
@@ -25,7 +28,8 @@ function CreateDialog({ session, onClose, onCreated }) {
   const fields = (error) => html`
     <${Field} label="Name" name="name" error=${error} autofocus />
     <${Field} label="Email" name="email" type="email" error=${error} />
-    <${PlanField} session=${session} error=${error} />
+    <${PlanField} plans=${plans} error=${error} />
+    <${OrganizationLimitsField} meters=${meters} error=${error} />
     <${Field}
       label="ID (optional)"
       name="id"
@@ -40,7 +44,7 @@ function CreateDialog({ session, onClose, onCreated }) {
       submitLabel="Create"
       onSubmit=${create}
       onClose=${onClose}
-      fields=${['name', 'email', 'plan', 'id', 'metadata']}
+      fields=${['name', 'email', 'plan', 'limits', 'id', 'metadata']}
     >
       ${fields}
     <//>`;
@@ -50,7 +54,7 @@ export function Organizations({ session }) {
   const [filter, setFilter] = useState({});
   const [isCreating, setCreating] = useState(false);
   const list = useList('/organizations', filter);
-  const plans = usePlans(session);
+  const { plans, meters } = usePlansAndMeters(session);
   const planFilter = [['', 'Any'], ...plans.map((plan) => [plan, plan])];
   const newButton =
     session.isPlatform &&
@@ -72,7 +76,8 @@ export function Organizations({ session }) {
     <${Empty} title="No organizations yet.">Create an organization, then create its keys. ${newButton}<//>`;
   const dialog = html`
     <${CreateDialog}
-      session=${session}
+      plans=${plans}
+      meters=${meters}
       onClose=${() => setCreating(false)}
       onCreated=${({ id }) => {
         location.hash = `#/organizations/${id}`;

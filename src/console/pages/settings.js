@@ -2,8 +2,10 @@ import { get, patch } from '../api.js';
 import { useData } from '../data.js';
 import { Field, Problem, focusFirstInvalid, isConflict } from '../forms.js';
 import { html, useLayoutEffect, useRef, useState } from '../html.js';
-import { editedText } from '../patch.js';
+import { REQUESTS, limitText } from '../limits.js';
+import { editedText, isEqual } from '../patch.js';
 import { Card, Page, PendingPage } from '../ui.js';
+import { LimitsField, readLimits } from './limits-field.js';
 
 /** Labels of groups and settings. A setting without one is labeled by its name. */
 const LABELS = {
@@ -17,6 +19,7 @@ const LABELS = {
   batch_per_minute: 'Batch requests per key and minute',
   organization_factor: 'Limit of an organization, as a multiple of the limit of a key',
   failed_auth_per_minute: 'Failed authentications per minute',
+  meters: 'Meters',
   retention: 'Retention',
   audit_days: 'Audit log in days',
   usage_hourly_days: 'Hourly usage in days',
@@ -27,7 +30,8 @@ const LABELS = {
   message: 'Message for refused requests',
   plans: 'Plans',
   plan_name: 'Name',
-  requests_per_minute: 'Requests per key and minute',
+  key_limits: 'Limits of each key',
+  organization_limits: 'Limits of the organization',
   max_keys: 'Maximum keys per organization',
   max_members: 'Maximum members per organization',
 };
@@ -39,9 +43,11 @@ const HINTS = {
   batch_per_minute: '0 means no limit.',
   organization_factor: 'For all keys of an organization together. 0 means no limit.',
   failed_auth_per_minute: 'Per client IP address. 0 means no limit.',
+  meters: 'What limits and usage count, one per line. The meter requests can’t be removed.',
   audit_days: '0 keeps it indefinitely; otherwise at least 30.',
   plan_name: 'Leave empty to add no plan.',
-  requests_per_minute: '0 means no limit.',
+  key_limits: 'For each key without limits of its own.',
+  organization_limits: 'Shared by all keys of an organization without limits of its own.',
   max_keys: '0 means no maximum.',
   max_members: '0 means no maximum.',
 };
@@ -50,14 +56,24 @@ const labelOf = (name) => LABELS[name] ?? name.replaceAll('_', ' ');
 // Names of form fields that are not settings.
 const REMOVE_PLAN = 'remove';
 const NEW_PLAN = 'new-plan';
-const NEW_PLAN_DEFAULTS = { requests_per_minute: 100, max_keys: 0, max_members: 0 };
+const NEW_PLAN_DEFAULTS = {
+  key_limits: [{ meter: REQUESTS, limit: 100, window_seconds: 60 }],
+  organization_limits: [{ meter: REQUESTS, limit: 1000, window_seconds: 60 }],
+  max_keys: 0,
+  max_members: 0,
+};
 
-const isGroup = (value) => value !== null && typeof value === 'object';
+const isGroup = (value) => value !== null && typeof value === 'object' && !Array.isArray(value);
+
+/** The names of meters in a text, one per line. */
+const readMeters = (text) => text.split(/[\s,]+/).filter(Boolean);
 
 /** The value of a setting in the form. If it has no value yet, digits are read as a number. */
 function readSetting(form, pointer, before) {
   if (typeof before === 'boolean') return form.get(pointer) === 'on';
   if (typeof before === 'string') return editedText(form, pointer, before);
+  if (pointer === '/meters') return readMeters(form.get('meters'));
+  if (Array.isArray(before)) return readLimits(form, pointer);
   const text = form.get(pointer);
   if (text === '') return null;
   const isNumber = typeof before === 'number' || /^\d+$/.test(text);
@@ -76,7 +92,7 @@ function readChanges(before, form, parentPointer = '') {
       if (Object.keys(inner).length > 0) changes[name] = inner;
     } else {
       const edited = readSetting(form, pointer, value);
-      if (edited !== value) changes[name] = edited;
+      if (!isEqual(edited, value)) changes[name] = edited;
     }
   }
   return changes;
@@ -86,9 +102,17 @@ function readChanges(before, form, parentPointer = '') {
 function readNewPlan(form) {
   const name = form.get(NEW_PLAN).trim();
   if (!name) return undefined;
-  const fields = Object.keys(NEW_PLAN_DEFAULTS);
-  const values = fields.map((field) => [field, Number(form.get(`${NEW_PLAN}/${field}`))]);
+  const values = Object.entries(NEW_PLAN_DEFAULTS).map(([field, value]) => {
+    const fieldName = `${NEW_PLAN}/${field}`;
+    return [field, Array.isArray(value) ? readLimits(form, fieldName) : Number(form.get(fieldName))];
+  });
   return { name, values: Object.fromEntries(values) };
+}
+
+function describeValue(name, value) {
+  if (name === 'meters') return `are now ${value.join(', ')}`;
+  if (Array.isArray(value)) return `are now ${value.map(limitText).join(' · ') || 'none'}`;
+  return `is now ${value ?? 'empty'}`;
 }
 
 /** Describes each setting that differs. */
@@ -101,14 +125,17 @@ function describeChanges(before, after) {
       const inner = describeChanges(oldValue, newValue);
       return name in LABELS ? inner : inner.map((change) => `${name}: ${change}`);
     }
-    if (oldValue === newValue) return [];
+    if (isEqual(oldValue, newValue)) return [];
     if (newValue === undefined) return [`${name} was removed`];
-    return isGroup(newValue) ? [`${name} was added`] : [`${labelOf(name)} is now ${newValue ?? 'empty'}`];
+    return isGroup(newValue) ? [`${name} was added`] : [`${labelOf(name)} ${describeValue(name, newValue)}`];
   });
 }
 
-/** One setting. `fieldName` is its name in the form; `pointer` is where the API reports errors about it. */
-function Setting({ name, fieldName, pointer = fieldName, value, error }) {
+/**
+ * One setting. `fieldName` is its name in the form; `pointer` is where the API reports errors about it. The
+ * `meters` are those to choose from in a list of limits.
+ */
+function Setting({ name, fieldName, pointer = fieldName, value, meters, error }) {
   if (typeof value === 'boolean') {
     const message = error?.messageAt?.(pointer);
     return html`
@@ -122,6 +149,10 @@ function Setting({ name, fieldName, pointer = fieldName, value, error }) {
         <span>${labelOf(name)}</span>
         ${message && html`<span class="fault small-text">${message}</span>`}
       </label>`;
+  }
+  if (Array.isArray(value)) {
+    const props = { name: fieldName, pointer, value, meters, error };
+    return html`<${LimitsField} label=${labelOf(name)} hint=${HINTS[name]} ...${props} />`;
   }
   return html`
     <${Field}
@@ -137,10 +168,11 @@ function Setting({ name, fieldName, pointer = fieldName, value, error }) {
 }
 
 /** The settings of a group within a group: of one plan. */
-function Subgroup({ name, pointer, value, isPlan, error }) {
+function Subgroup({ name, pointer, value, isPlan, meters, error }) {
   const settings = Object.entries(value).map(([setting, settingValue]) => {
     const fieldName = `${pointer}/${setting}`;
-    return html`<${Setting} name=${setting} fieldName=${fieldName} value=${settingValue} error=${error} />`;
+    const props = { name: setting, fieldName, value: settingValue, meters, error };
+    return html`<${Setting} key=${setting} ...${props} />`;
   });
   const removeName = `${pointer}/${REMOVE_PLAN}`;
   const removeBox = html`
@@ -154,7 +186,7 @@ function Subgroup({ name, pointer, value, isPlan, error }) {
 }
 
 /** The fields of a plan to add. `name` is the one that was submitted, which errors are about. */
-function NewPlan({ name, error }) {
+function NewPlan({ name, meters, error }) {
   const ownError = name ? error : undefined;
   const pointer = `/plans/${name}`;
   const settings = Object.entries(NEW_PLAN_DEFAULTS).map(([field, value]) => {
@@ -164,6 +196,7 @@ function NewPlan({ name, error }) {
         fieldName=${`${NEW_PLAN}/${field}`}
         pointer=${`${pointer}/${field}`}
         value=${value}
+        meters=${meters}
         error=${ownError}
       />`;
   });
@@ -175,11 +208,11 @@ function NewPlan({ name, error }) {
     </fieldset>`;
 }
 
-function Group({ name, value, error, newPlanName }) {
+function Group({ name, value, meters, error, newPlanName }) {
   const isPlans = name === 'plans';
   const entries = Object.entries(value).map(([entry, entryValue]) => {
     const pointer = `/${name}/${entry}`;
-    const props = { name: entry, value: entryValue, error };
+    const props = { name: entry, value: entryValue, meters, error };
     if (isGroup(entryValue)) {
       return html`<${Subgroup} key=${entry} ...${props} pointer=${pointer} isPlan=${isPlans} />`;
     }
@@ -189,8 +222,25 @@ function Group({ name, value, error, newPlanName }) {
     <${Card} title=${labelOf(name)}>
       <div class="settings">
         ${entries}
-        ${isPlans && html`<${NewPlan} name=${newPlanName} error=${error} />`}
+        ${isPlans && html`<${NewPlan} name=${newPlanName} meters=${meters} error=${error} />`}
       </div>
+    <//>`;
+}
+
+/** The meters. `onInput` gets the edited list. */
+function Meters({ value, error, onInput }) {
+  const textarea = (control) => html`
+    <textarea
+      ...${control}
+      rows="3"
+      spellcheck="false"
+      onInput=${(event) => onInput(readMeters(event.target.value))}
+    >
+      ${value.join('\n')}
+    </textarea>`;
+  return html`
+    <${Card} title=${labelOf('meters')}>
+      <${Field} label="Names of meters" name="meters" hint=${HINTS.meters} error=${error}>${textarea}<//>
     <//>`;
 }
 
@@ -199,6 +249,8 @@ export function Settings() {
   const [error, setError] = useState();
   const [message, setMessage] = useState();
   const [newPlanName, setNewPlanName] = useState();
+  // A limit can be on a meter that is saved together with it.
+  const [typedMeters, setTypedMeters] = useState();
   // Each save renders the form anew, so that nothing typed before is left in it.
   const [saves, setSaves] = useState(0);
   const form = useRef();
@@ -228,6 +280,7 @@ export function Settings() {
     try {
       resource.replace(await patch('/config', changes, etag));
       setSaves(saves + 1);
+      setTypedMeters();
       setMessage('Saved. The changes apply immediately.');
     } catch (failure) {
       setMessage();
@@ -246,15 +299,17 @@ export function Settings() {
       setError(failure);
     }
   };
-  const groups = Object.entries(data).filter(([, value]) => isGroup(value));
-  const groupCards = groups.map(([name, value]) => {
-    const props = { name, value, error, newPlanName };
-    return html`<${Group} key=${name} ...${props} />`;
+  const cards = Object.entries(data).map(([name, value]) => {
+    if (name === 'meters') {
+      return html`<${Meters} key=${name} value=${value} error=${error} onInput=${setTypedMeters} />`;
+    }
+    const props = { name, value, meters: typedMeters ?? data.meters, error, newPlanName };
+    return isGroup(value) && html`<${Group} key=${name} ...${props} />`;
   });
   return html`
     <${Page} title="Settings" lead="Changes apply immediately, without a restart.">
       <form key=${saves} ref=${form} onSubmit=${save} novalidate>
-        ${groupCards}
+        ${cards}
         <${Problem}
           error=${error}
           fields=${Object.keys(data)}

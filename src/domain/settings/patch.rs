@@ -7,9 +7,10 @@ use utoipa::openapi::schema::{AdditionalProperties, Object, Type};
 use utoipa::openapi::{OneOfBuilder, Ref, RefOr, Schema};
 use utoipa::{PartialSchema, ToSchema};
 
-use super::rules::{PLANS, SECTIONS, Section};
+use super::rules::{METERS, PLANS, Rule, SECTIONS, Section};
 use super::{KeySettings, MAX_PLANS, Settings, is_plan_name, plan_map_schema};
 use crate::domain::fields::{Faults, Fields, Json};
+use crate::domain::limits;
 use crate::error::{Error, Result};
 
 /// A JSON merge patch of the settings, in which every value is valid by itself.
@@ -20,6 +21,8 @@ impl SettingsPatch {
     pub(crate) fn read(body: &Json) -> Result<Self> {
         let mut fields = Fields::of(body);
         let mut sections = Map::new();
+        let meters = fields.optional(METERS, |json, faults| Rule::Meters.parse(json, faults));
+        sections.extend(meters.map(|meters| (METERS.to_owned(), meters)));
         for section in SECTIONS.iter() {
             let values = fields.optional(section.name, |json, faults| match section.name {
                 PLANS => parse_plans(section, json, faults),
@@ -49,7 +52,9 @@ impl SettingsPatch {
             faults.at_child(PLANS, |faults| check_plans(given, plans, faults));
         }
         faults.finish(())?;
-        serde_json::from_value(after).map_err(Error::internal)
+        let after: Settings = serde_json::from_value(after).map_err(Error::internal)?;
+        check_meters(&after)?;
+        Ok(after)
     }
 }
 
@@ -99,7 +104,7 @@ fn check_plans(given: &Value, plans: &Map<String, Value>, faults: &mut Faults) {
     for name in given.as_object().into_iter().flat_map(Map::keys) {
         let Some(plan) = plans.get(name) else { continue };
         for setting in settings.iter().filter(|setting| plan.get(setting).is_none()) {
-            let message = "Required for a new plan; 0 means no limit.";
+            let message = "Required for a new plan; 0 or an empty list means no limit.";
             faults.at_child(name, |faults| {
                 faults.at_child(setting, |faults| faults.add("REQUIRED", message));
             });
@@ -109,6 +114,20 @@ fn check_plans(given: &Value, plans: &Map<String, Value>, faults: &mut Faults) {
         let message = format!("At most {MAX_PLANS} plans are allowed; this would be {}.", plans.len());
         faults.add("TOO_MANY", message);
     }
+}
+
+/// Checks that the limits of plans are on meters of the settings.
+fn check_meters(settings: &Settings) -> Result<()> {
+    let mut faults = Faults::default();
+    for (name, plan) in &settings.plans {
+        let lists = [("key_limits", &plan.key_limits), ("organization_limits", &plan.organization_limits)];
+        for (list, limits) in lists {
+            let fault = |faults: &mut Faults| limits::check_meters(limits, &settings.meters, faults);
+            let at_list = |faults: &mut Faults| faults.at_child(list, fault);
+            faults.at_child(PLANS, |faults| faults.at_child(name, at_list));
+        }
+    }
+    faults.finish(()).map_err(Error::with_code_of_details)
 }
 
 impl KeySettings {
@@ -166,7 +185,15 @@ fn example_of(section: &Section) -> Value {
     json!({
         "keys": { "prefix": "toll", "default_expiry_days": 0 },
         "rate_limits": { "batch_per_minute": 100 },
-        PLANS: { "gold": { "requests_per_minute": 5000, "max_keys": 50, "max_members": 20 }, "silver": null },
+        PLANS: {
+            "gold": {
+                "key_limits": [{ "meter": "requests", "limit": 500, "window_seconds": 60 }],
+                "organization_limits": [{ "meter": "requests", "limit": 1_000_000, "period": "month" }],
+                "max_keys": 50,
+                "max_members": 20
+            },
+            "silver": null
+        },
         "retention": { "audit_days": 365 },
         "maintenance": { "read_only": false, "message": "Back at 14:00 UTC." },
     })[section.name]

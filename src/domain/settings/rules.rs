@@ -3,13 +3,16 @@
 
 use std::sync::LazyLock;
 
+use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::{Object, Schema, SchemaType, Type};
 use utoipa::{Number, ToSchema};
 
-use super::{KeySettings, Maintenance, Plan, RateLimits, Retention, is_secret_prefix};
+use super::{KeySettings, MAX_METERS, Maintenance, Plan, RateLimits, Retention, is_secret_prefix};
 use crate::domain::fields::{Faults, Fields, Json};
+use crate::domain::limits::{self, MAX_LIMITS};
+use crate::domain::meter::Meter;
 use crate::domain::patch::Patch;
 use crate::domain::rules;
 use crate::domain::secret_format::is_reserved_prefix;
@@ -28,6 +31,10 @@ pub(crate) enum Rule {
     SecretPrefix,
     /// A text, or no value.
     OptionalText,
+    /// A list of limits.
+    Limits,
+    /// A list of meters.
+    Meters,
 }
 
 /// A section of the settings: a group of fields of [`Settings`](super::Settings), or the fields of each plan.
@@ -55,8 +62,14 @@ pub(super) static SECTIONS: LazyLock<[Section; 5]> = LazyLock::new(|| {
     ]
 });
 
+/// The name of the list of meters, which is a setting without a section.
+pub(super) const METERS: &str = "meters";
+
 /// Finds the rule of a setting by its path, such as `["keys", "prefix"]` or `["plans", "standard", "max_keys"]`.
 pub(crate) fn find_rule(path: &[String]) -> Option<&'static Rule> {
+    if path == [METERS] {
+        return Some(&Rule::Meters);
+    }
     let section = SECTIONS.iter().find(|section| Some(section.name) == path.first().map(String::as_str))?;
     let rule = section.rules.iter().find(|(name, _)| Some(name) == path.last());
     rule.map(|(_, rule)| rule)
@@ -99,6 +112,8 @@ impl Rule {
     fn of(schema: &RefOr<Schema>) -> Option<Self> {
         let object = match schema {
             RefOr::T(Schema::Object(object)) => object,
+            // Lists of the settings are lists of limits.
+            RefOr::T(Schema::Array(_)) => return Some(Self::Limits),
             // The number 0, or a range.
             RefOr::T(Schema::AnyOf(any_of)) => {
                 return match any_of.items.last().map(Self::of)?? {
@@ -137,6 +152,8 @@ impl Rule {
             }
             Self::SecretPrefix => self.parse_secret_prefix(json, faults).map(Value::from),
             Self::OptionalText => rules::parse_name(json, faults).map(Value::from),
+            Self::Limits => to_value(limits::parse_limits(json, faults)?),
+            Self::Meters => to_value(parse_meters(json, faults)?),
         }
     }
 
@@ -167,8 +184,44 @@ impl Rule {
             Self::OptionalText => {
                 "a text of at most 200 characters, without control characters and secrets".to_owned()
             }
+            Self::Limits => format!(
+                "a list of at most {MAX_LIMITS} limits, such as {{ meter = \"requests\", limit = 100, window_seconds = \
+                 60 }} or {{ limit = 10000, period = \"month\" }}, each for another meter, window or period"
+            ),
+            Self::Meters => format!(
+                "a list of at most {MAX_METERS} meters with requests among them: each a lowercase letter, followed by \
+                 up to 31 lowercase letters, digits and underscores"
+            ),
         }
     }
+}
+
+fn to_value(value: impl Serialize) -> Option<Value> {
+    serde_json::to_value(value).ok()
+}
+
+/// Parses the list of meters, which contains `requests`.
+fn parse_meters(json: &Json, faults: &mut Faults) -> Option<Vec<Meter>> {
+    let items = faults.expect_array(json)?;
+    if items.len() > MAX_METERS {
+        faults.add("TOO_MANY", format!("At most {MAX_METERS} meters are allowed; this is {}.", items.len()));
+        return None;
+    }
+    let mut meters = Vec::with_capacity(items.len());
+    for (index, item) in items.iter().enumerate() {
+        faults.at_child(&index.to_string(), |faults| {
+            let Some(meter) = limits::parse_meter(item, faults) else { return };
+            if meters.contains(&meter) {
+                faults.add("DUPLICATE", "This meter is already in the list.");
+            }
+            meters.push(meter);
+        });
+    }
+    if !meters.contains(&Meter::REQUESTS) {
+        faults.add("REQUIRED", "The meter requests is always there; add it to the list.");
+        return None;
+    }
+    Some(meters)
 }
 
 /// Converts a bound of a schema, which is a whole number of any type.
@@ -190,7 +243,8 @@ mod tests {
     fn every_setting_has_a_rule() {
         let RefOr::T(Schema::Object(settings)) = Settings::schema() else { panic!() };
         let names: Vec<_> = settings.properties.keys().collect();
-        assert_eq!(SECTIONS.iter().map(|section| section.name).collect::<Vec<_>>(), names);
+        let sections: Vec<_> = SECTIONS.iter().map(|section| section.name).collect();
+        assert_eq!(sections, names.into_iter().filter(|name| *name != METERS).collect::<Vec<_>>());
         for section in SECTIONS.iter() {
             let ruled: Vec<_> = section.rules.iter().map(|(name, _)| name).collect();
             assert_eq!(ruled, section.schema.properties.keys().collect::<Vec<_>>(), "{}", section.name);
@@ -201,7 +255,9 @@ mod tests {
             (&["keys", "prefix"][..], Rule::SecretPrefix),
             (&["keys", "require_allowed_ips_for_admin"], Rule::Boolean),
             (&["rate_limits", "organization_factor"], number(0, 1_000, false)),
+            (&["meters"], Rule::Meters),
             (&["plans", "standard", "max_keys"], number(0, 1_000_000_000, false)),
+            (&["plans", "gold", "organization_limits"], Rule::Limits),
             (&["retention", "audit_days"], number(30, 36_500, true)),
             (&["retention", "usage_daily_days"], number(1, 36_500, false)),
             (&["maintenance", "message"], Rule::OptionalText),

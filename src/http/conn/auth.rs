@@ -13,7 +13,8 @@ use parking_lot::Mutex;
 
 use crate::domain::api_key::Credential;
 use crate::domain::cidr::client_network;
-use crate::verify::cache::{KeyCache, LoadedCredential};
+use crate::verify::cache::KeyCache;
+use crate::verify::key_record::KeyRecord;
 
 /// The authentication state of a connection.
 #[derive(Debug, Default)]
@@ -47,7 +48,7 @@ pub(crate) struct ConnectionAuthCache(Mutex<Option<CachedAuth>>);
 
 struct CachedAuth {
     header: Box<[u8]>,
-    loaded: LoadedCredential,
+    record: Arc<KeyRecord>,
 }
 
 impl std::fmt::Debug for CachedAuth {
@@ -64,14 +65,14 @@ impl ConnectionAuthCache {
         let last = self.0.lock();
         // Clients of a proxy share its connections, so the time must not depend on how much of the header is right.
         let is_cached = |entry: &&CachedAuth| constant_time_eq(&entry.header, header);
-        let entry = last.as_ref().filter(is_cached).filter(|entry| keys.is_fresh(&entry.loaded))?;
-        entry.loaded.credential().cloned()
+        let entry = last.as_ref().filter(is_cached).filter(|entry| keys.is_fresh(&entry.record))?;
+        Some(entry.record.credential.clone())
     }
 
     /// Caches the key that the request's `Authorization` header authenticated.
-    pub(crate) fn set(&self, headers: &HeaderMap, loaded: LoadedCredential) {
+    pub(crate) fn set(&self, headers: &HeaderMap, record: Arc<KeyRecord>) {
         let Some(header) = single_authorization_header(headers) else { return };
-        let entry = CachedAuth { header: header.into(), loaded };
+        let entry = CachedAuth { header: header.into(), record };
         *self.0.lock() = Some(entry);
     }
 }

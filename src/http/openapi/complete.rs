@@ -145,11 +145,18 @@ fn idempotency_key_parameter() -> Parameter {
 
 /// Replaces the schema of each response's data by the schema of its envelope.
 fn wrap_in_envelopes(operation: &mut Operation, components: &mut Components) {
+    let is_paged = operation
+        .parameters
+        .iter()
+        .flatten()
+        .any(|parameter| matches!(parameter, RefOr::T(parameter) if parameter.name == "cursor"));
     for response in operation.responses.responses.values_mut() {
         let RefOr::T(response) = response else { continue };
         for content in response.content.values_mut() {
             let RefOr::T(content) = content else { continue };
-            if let Some((name, envelope)) = content.schema.as_ref().and_then(envelope::envelope_schema) {
+            if let Some((name, envelope)) =
+                content.schema.as_ref().and_then(|data| envelope::envelope_schema(data, is_paged))
+            {
                 content.schema = Some(RefOr::Ref(Ref::from_schema_name(name.as_str())));
                 components.schemas.insert(name, RefOr::T(envelope));
             }

@@ -36,7 +36,9 @@ pub(crate) const DATA_PLANE_HEADERS: &[(&str, Type, &str, &str)] = &[
 /// already list all of its statuses.
 pub(crate) fn complete_operation(operation: &mut Operation, auth: AuthRequirement, endpoint: Endpoint) {
     operation.security = Some(match endpoint {
-        Endpoint::Verify => security::requirements(auth, BEARER_SCHEME),
+        Endpoint::Verify | Endpoint::VerifyBatch | Endpoint::ReportUsage => {
+            security::requirements(auth, BEARER_SCHEME)
+        }
         Endpoint::Introspect => {
             [security::requirements(auth, BEARER_SCHEME), security::requirements(auth, BASIC_SCHEME)].concat()
         }
@@ -73,7 +75,7 @@ fn endpoint_error_response(endpoint: Endpoint, status: u16, description: String)
     for content in response.content.values_mut() {
         let RefOr::T(content) = content else { continue };
         match endpoint {
-            Endpoint::Verify => {}
+            Endpoint::Verify | Endpoint::VerifyBatch | Endpoint::ReportUsage => {}
             Endpoint::Introspect => {
                 *content = content_with_schema("OauthError");
                 let error = match status {

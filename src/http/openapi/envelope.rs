@@ -119,13 +119,15 @@ fn any_code_schema() -> Schema {
 }
 
 /// The name and schema of the envelope around a response's data. Only data whose schema is a component of the
-/// document, or an array of a component, has an envelope; `None` for any other data.
-pub(crate) fn envelope_schema(data: &RefOr<Schema>) -> Option<(String, Schema)> {
-    let (component, suffix, metadata) = match data {
-        RefOr::Ref(component) => (component, "Response", ResponseMetadata::name()),
+/// document, or an array of a component, has an envelope; `None` for any other data. That of a page tells whether there
+/// is more.
+pub(crate) fn envelope_schema(data: &RefOr<Schema>, is_paged: bool) -> Option<(String, Schema)> {
+    let metadata = if is_paged { ListMetadata::name() } else { ResponseMetadata::name() };
+    let (component, suffix) = match data {
+        RefOr::Ref(component) => (component, "Response"),
         RefOr::T(Schema::Array(array)) => match &array.items {
             ArrayItems::RefOrSchema(items) => match items.as_ref() {
-                RefOr::Ref(component) => (component, "List", ListMetadata::name()),
+                RefOr::Ref(component) => (component, "List"),
                 RefOr::T(_) => return None,
             },
             ArrayItems::False => return None,

@@ -79,8 +79,9 @@ pub(crate) struct EventPathParams {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct ForwardAuthPathParams {
-    /// `scope=` and the required scopes, separated by commas; then `/` and the client's own path.
-    #[param(example = "scope=workflows:read")]
+    /// `scope=` and the required scopes, separated by commas; after `;`, `cost=` and the costs, as in the query; then `/`
+    /// and the client's own path.
+    #[param(example = "scope=workflows:read;cost=2")]
     pub(crate) path: String,
 }
 
@@ -90,6 +91,10 @@ pub(crate) struct ForwardAuthQuery {
     /// A required scope. Repeat the parameter to require several.
     #[param(nullable = false, example = json!(["workflows:read"]))]
     pub(crate) scope: Option<Vec<String>>,
+    /// What the request costs: a number on the meter `requests` (1 without it), or `meter:number`. Repeat the parameter
+    /// for several meters.
+    #[param(nullable = false, example = json!(["tokens:0"]))]
+    pub(crate) cost: Option<Vec<String>>,
     #[param(schema_with = limit_status_schema, required = false)]
     pub(crate) limit_status: Option<u16>,
 }

@@ -137,6 +137,7 @@ fn put_organization(
     }
     if deleted_at.is_none() {
         settings::ensure_plan_exists(tx, &new.plan)?;
+        settings::ensure_meters_exist(tx, new.limits.as_deref())?;
     }
     store::organizations::insert(tx, new, deleted_at)?;
     tx.invalidate(Invalidation::Id(new.id.clone()));
@@ -241,6 +242,7 @@ fn put_key(
     ensure_owner_exists(tx, &new)?;
     if new.key.status != Status::Revoked {
         entries = ensure_or_create_scopes(tx, &new.key.scopes, create_scopes)?;
+        settings::ensure_meters_exist(tx, new.key.limits.as_deref())?;
     }
     if !stored::insert_key(tx, &new)? {
         return Err(Error::new(Code::AlreadyExists, "The id or a secret is already in use."));

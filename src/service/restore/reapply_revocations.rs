@@ -9,9 +9,10 @@ use crate::domain::action::Action;
 use crate::domain::api_key::ApiKey;
 use crate::domain::audit::{AuditEntry, Change, changed_fields};
 use crate::domain::invalidation::Invalidation;
+use crate::domain::limits::Limit;
 use crate::domain::membership::Membership;
 use crate::domain::organization::Organization;
-use crate::domain::quota::QuotaLease;
+use crate::domain::quota::{QuotaId, QuotaLease};
 use crate::domain::restore::{self, ReappliedRevocations};
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
@@ -111,17 +112,23 @@ async fn reapply_organizations(
         after = last;
         let find = |tx: &Tx<'_>, replaced: &Organization| store::organizations::get(tx, &replaced.id);
         let mut pending = Vec::new();
+        let current = app.settings.get().await?.to_arc();
         for (restored, replaced, deleted_at) in app.db.read(move |tx| compare(tx, page, find)).await? {
             let status = restore::reapply_suspension(restored.status, replaced.status);
             let is_same = restored.created_at == replaced.created_at;
-            if !is_same || (deleted_at.is_none() && status == restored.status) {
+            let plan = current.settings.plan(&restored.plan);
+            let plan_limits = plan.map_or(&[][..], |plan| &plan.organization_limits);
+            let limits =
+                restore::reapply_limits(restored.limits.as_deref(), replaced.limits.as_deref(), plan_limits);
+            let is_unchanged = status == restored.status && limits == restored.limits;
+            if !is_same || (deleted_at.is_none() && is_unchanged) {
                 continue;
             }
             pending.push(reapply(app, Action::RestoreOrganization, move |tx, now| {
                 Ok(vec![match deleted_at {
                     Some(deleted_at) => with_deletion(organizations::end(tx, &restored, deleted_at)?),
                     None => {
-                        let after = Organization { status, ..restored.clone() };
+                        let after = Organization { status, limits: limits.clone(), ..restored.clone() };
                         organizations::store_changes(tx, &restored, after, now)?.1
                     }
                 }])
@@ -215,14 +222,20 @@ async fn reapply_memberships(
 
 async fn reapply_api_keys(app: &App, page: ExportPage<KeyWithSecrets>) -> Result<u64> {
     let pairs = app.db.read(move |tx| {
-        let pairs = page
-            .into_iter()
-            .map(|(_, replaced)| Ok(find_restored(tx, &replaced.0)?.map(|key| (key, replaced))));
+        let pairs = page.into_iter().map(|(_, replaced)| {
+            let Some(restored) = find_restored(tx, &replaced.0)? else { return Ok(None) };
+            // The plan matters only if the limits differ.
+            let is_same = restored.0.limits == replaced.0.limits;
+            let plan_limits = if is_same { Vec::new() } else { plan_limits_of_key(tx, &restored.0)? };
+            Ok(Some((restored, replaced, plan_limits)))
+        });
         pairs.collect::<Result<Vec<_>>>()
     });
     let mut pending = Vec::new();
-    for ((restored, restored_secrets), (replaced, secrets)) in pairs.await?.into_iter().flatten() {
-        let after = restore::reapply_key_revocations(&restored, &replaced);
+    for (restored, replaced, plan_limits) in pairs.await?.into_iter().flatten() {
+        let (restored, restored_secrets) = restored;
+        let (replaced, secrets) = replaced;
+        let after = restore::reapply_key_revocations(&restored, &replaced, &plan_limits);
         let has_same_secrets = restored_secrets == secrets;
         if after == restored && has_same_secrets {
             continue;
@@ -239,6 +252,14 @@ async fn reapply_api_keys(app: &App, page: ExportPage<KeyWithSecrets>) -> Result
         }));
     }
     commit_all(pending).await
+}
+
+/// The limits of a key that has none of its own: those of the plan of its organization.
+fn plan_limits_of_key(tx: &Tx<'_>, key: &ApiKey) -> Result<Vec<Limit>> {
+    let Some(id) = &key.organization_id else { return Ok(Vec::new()) };
+    let Some(organization) = store::organizations::get(tx, id)? else { return Ok(Vec::new()) };
+    let current = store::settings::get(tx)?;
+    Ok(current.settings.plan(&organization.plan).map(|plan| plan.key_limits.clone()).unwrap_or_default())
 }
 
 /// Finds the same API key in the restored database; `None` if the key was created after the backup.
@@ -264,9 +285,10 @@ async fn reapply_quotas(
             .write(move |tx| {
                 let mut changed = Vec::new();
                 for (id, lease) in &chunk {
-                    let Some(key) = store::restore::find_key_seq(tx, id)? else { continue };
-                    let lease = QuotaLease { key, ..*lease };
-                    let restored = store::quotas::leased_units(tx, key, lease.period, lease.start)?;
+                    let subject = store::restore::find_subject(tx, lease.id.subject, id)?;
+                    let Some(subject) = subject else { continue };
+                    let lease = QuotaLease { id: QuotaId { subject, ..lease.id }, ..*lease };
+                    let restored = store::quotas::leased_units(tx, lease.id)?;
                     if restored.is_none_or(|restored| lease.units > restored) {
                         changed.push(lease);
                     }

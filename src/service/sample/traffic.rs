@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::domain::api_key::{Credential, Status};
 use crate::domain::organization::Status as Account;
+use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::{Interval, OUTCOME_COUNT, UsageCounts};
 use crate::domain::verification::Outcome;
@@ -16,7 +17,8 @@ use crate::domain::verification::Outcome::{
     RateLimited, Revoked, Valid,
 };
 use crate::verify::denials::{AggregationKey, Denial};
-use crate::verify::recorder::{HourlyKeyCounts, UsageBatch};
+use crate::verify::recorder::UsageBatch;
+use crate::verify::unwritten_usage::HourlyKeyCounts;
 
 const HOUR: Duration = Duration::from_secs(3600);
 const HOUR_MILLIS: i64 = Interval::Hour.millis();
@@ -126,7 +128,15 @@ impl KeyProfile {
         let valid = outcomes[Valid as usize - Revoked as usize];
         let last_used = (valid > 0).then(|| random_time(hour, elapsed, random));
         let counts = UsageCounts::new(outcomes, valid);
-        batch.hourly_counts.push(HourlyKeyCounts { hour, credential: credential.clone(), counts, last_used });
+        let organization = credential.organization.as_ref().map_or(0, |organization| organization.seq);
+        batch.hourly_counts.push(HourlyKeyCounts {
+            hour,
+            key: credential.seq,
+            organization: Subject::Organization(organization),
+            counts,
+            meters: Vec::new(),
+            last_used,
+        });
     }
 }
 

@@ -71,7 +71,8 @@ async fn a_created_key_has_the_requested_fields() {
         "id": "key_1", "organization_id": "org_1", "user_id": "user_1", "name": "Production",
         "scopes": ["workflows:read", "transactions:*"], "expires_at": "2027-01-01T01:00:00+01:00",
         "allowed_ips": ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::ffff:198.51.100.0/120"],
-        "rate_limit": {"limit": 10, "window_seconds": 1}, "quota": {"limit": 1000, "period": "month"},
+        "limits": [{"meter": "requests", "limit": 10, "window_seconds": 1},
+            {"meter": "requests", "limit": 1000, "period": "month"}],
         "metadata": {"k": "v"},
     });
     let mut created = expect_ok(admin.post("/api-keys", body.clone()).await, 201);
@@ -88,7 +89,7 @@ async fn a_created_key_has_the_requested_fields() {
     assert_eq!(created, body);
     assert_eq!(expect_ok(admin.get("/api-keys/key_1").await, 200), created);
     let smallest = expect_ok(admin.post("/api-keys", json!({"name": "n", "scopes": []})).await, 201);
-    for empty in ["organization_id", "user_id", "expires_at", "allowed_ips", "rate_limit", "quota"] {
+    for empty in ["organization_id", "user_id", "expires_at", "allowed_ips", "limits"] {
         assert_eq!(smallest[empty], Value::Null, "{empty}");
     }
     let id = smallest["id"].as_str().unwrap();
@@ -117,7 +118,7 @@ async fn all_errors_of_a_key_are_reported() {
         "name": "n", "scopes": ["workflows:read", "nobody:knows", 7, "workflows", "nobody:*", "**"],
         "expires_at": in_seconds(0), "allowed_ips": ["10.0.0.1/8", "everywhere", 7, "10.0.0.0/33"],
         "status": "active", "key": "toll_mine", "start": "toll_", "created_by": "me", "revoked_at": null,
-        "rate_limit": {"limit": 0, "period": "day"}, "quota": 7,
+        "limits": [{"limit": 0, "period": "day", "burst": 1}, 7],
     });
     expect_invalid(
         &admin.post("/api-keys", body).await,
@@ -137,12 +138,9 @@ async fn all_errors_of_a_key_are_reported() {
             ("/start", "READ_ONLY"),
             ("/created_by", "READ_ONLY"),
             ("/revoked_at", "READ_ONLY"),
-            ("/rate_limit/limit", "INVALID_VALUE"),
-            ("/rate_limit/window_seconds", "REQUIRED"),
-            ("/rate_limit/period", "UNKNOWN_FIELD"),
-            ("/quota", "INVALID_TYPE"),
-            ("/quota/limit", "REQUIRED"),
-            ("/quota/period", "REQUIRED"),
+            ("/limits/0/limit", "INVALID_VALUE"),
+            ("/limits/0/burst", "UNKNOWN_FIELD"),
+            ("/limits/1", "INVALID_TYPE"),
         ],
     );
     for (field, value, code) in [

@@ -258,7 +258,7 @@ async fn operations_follow_settings_that_the_batch_changes() {
     let admin = server.admin();
     admin.post("/api-keys", json!({"id": "key_old", "name": "n", "scopes": []})).await;
     let etag = admin.get("/config").await.header("etag").unwrap().to_owned();
-    let plan = json!({"requests_per_minute": 7, "max_keys": 0, "max_members": 0});
+    let plan = json!({"key_limits": [], "organization_limits": [], "max_keys": 0, "max_members": 0});
     let patch = json!({"keys": {"prefix": "acme", "default_expiry_days": 9}, "plans": {"gold": plan}});
     let gold = json!({"id": "org_1", "name": "n", "email": "a@example.com", "plan": "gold"});
     let operations = [

@@ -10,11 +10,11 @@ use tollhouse::service::lifecycle;
 use super::expect_ok;
 use crate::support::{ADMIN_KEY, Answer, Client, Server, head};
 
-const PATH: &str = "/v1/forward-auth";
+pub(super) const PATH: &str = "/v1/forward-auth";
 
 /// Returns the identity headers of every response: key, organization, user, plan, scopes, status.
 #[track_caller]
-fn identity(answer: &Answer) -> [&str; 6] {
+pub(super) fn identity(answer: &Answer) -> [&str; 6] {
     ["key-id", "organization-id", "user-id", "plan", "scopes", "status"].map(|name| {
         let values: Vec<_> = answer.headers.get_all(format!("x-auth-{name}")).iter().collect();
         assert_eq!(values.len(), 1, "x-auth-{name}: {answer:?}");
@@ -26,30 +26,30 @@ fn get(client: &Client, path: &str) -> RequestBuilder {
     client.request_at_root(Method::GET, path)
 }
 
-async fn call(client: &Client, path: &str) -> Answer {
+pub(super) async fn call(client: &Client, path: &str) -> Answer {
     client.send(get(client, path)).await
 }
 
 /// Asserts that the request is denied with this status and code, also in `X-Auth-Status`.
 #[track_caller]
-fn expect_denied(answer: &Answer, status: u16, code: &str) {
+pub(super) fn expect_denied(answer: &Answer, status: u16, code: &str) {
     assert_eq!((answer.status, answer.code(), identity(answer)[5]), (status, code, code), "{answer:?}");
     let has_challenge = status == 401 || code == "INSUFFICIENT_SCOPE";
     assert_eq!(answer.header("www-authenticate").is_some(), has_challenge, "{answer:?}");
     assert_eq!(answer.header("cache-control"), Some("no-store"));
 }
 
-async fn key(server: &Server, fields: Value) -> Client {
+pub(super) async fn key(server: &Server, fields: Value) -> Client {
     let mut body = json!({"organization_id": "org_1", "name": "n", "scopes": ["workflows:read"]});
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     server.key_with(body).await.0
 }
 
-async fn start_server() -> Server {
+pub(super) async fn start_server() -> Server {
     start_server_with(|_| ()).await
 }
 
-async fn start_server_with(change: impl FnOnce(&mut Config)) -> Server {
+pub(super) async fn start_server_with(change: impl FnOnce(&mut Config)) -> Server {
     let server = Server::with(|config| {
         config.rate_limits.failed_auth_per_minute = 0;
         change(config);
@@ -74,7 +74,9 @@ async fn identity_headers_describe_the_key() {
     assert_eq!(answer.header("cache-control"), Some("no-store"));
     let limits = ["x-ratelimit-limit", "x-ratelimit-remaining", "ratelimit-policy", "ratelimit"];
     let limits = limits.map(|name| answer.header(name).unwrap());
-    assert_eq!(limits, ["100", "99", "\"key\";q=100;w=60", "\"key\";r=99;t=1"]);
+    let policy = "\"key-requests-60s\";q=100;w=60, \"organization-requests-60s\";q=1000;w=60";
+    let state = "\"key-requests-60s\";r=99;t=1, \"organization-requests-60s\";r=999;t=1";
+    assert_eq!(limits, ["100", "99", policy, state]);
 
     let platform = key(&server, json!({"id": "key_2", "organization_id": null, "scopes": []})).await;
     let answer = call(&platform, PATH).await;
@@ -107,7 +109,7 @@ async fn every_denial_has_its_status_and_all_headers() {
         (403, "OWNER_INACTIVE", json!({"user_id": "user_2"})),
         (403, "IP_NOT_ALLOWED", json!({"allowed_ips": ["192.0.2.0/24"]})),
         (403, "INSUFFICIENT_SCOPE", json!({"scopes": ["workflows:write"]})),
-        (429, "RATE_LIMITED", json!({"rate_limit": {"limit": 1, "window_seconds": 86_400}})),
+        (429, "RATE_LIMITED", json!({"limits": [{"limit": 1, "window_seconds": 86_400}]})),
     ] {
         let mut body = fields;
         body["id"] = format!("key_{}", code.replace('_', "-")).into();
@@ -283,7 +285,7 @@ async fn any_method_is_accepted_without_waiting_for_a_body() {
     server.assert_all_slots_are_free().await;
 }
 
-fn trust_loopback(config: &mut Config) {
+pub(super) fn trust_loopback(config: &mut Config) {
     config.http.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()];
 }
 
@@ -350,7 +352,7 @@ async fn failed_attempts_are_limited_by_address_and_valid_keys_are_not() {
 #[tokio::test]
 async fn i8_a_rate_limit_is_enforced_and_denials_spend_nothing() {
     let server = start_server().await;
-    let client = key(&server, json!({"rate_limit": {"limit": 2, "window_seconds": 60}})).await;
+    let client = key(&server, json!({"limits": [{"limit": 2, "window_seconds": 60}]})).await;
     let denied = call(&client, &format!("{PATH}?scope=workflows:write")).await;
     expect_denied(&denied, 403, "INSUFFICIENT_SCOPE");
     assert_eq!(denied.header("x-ratelimit-remaining"), Some("2"));

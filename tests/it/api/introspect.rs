@@ -130,7 +130,7 @@ async fn i8_introspection_neither_spends_nor_checks_limits() {
     let server = Server::start().await;
     let admin = server.admin();
     let limit = json!({"limit": 1, "window_seconds": 86_400});
-    let (key, _) = server.key_with(json!({"name": "n", "scopes": [], "rate_limit": limit})).await;
+    let (key, _) = server.key_with(json!({"name": "n", "scopes": [], "limits": [limit]})).await;
     let secret = key.key.unwrap();
     for (code, active) in [("VALID", true), ("RATE_LIMITED", true)] {
         for _ in 0..3 {

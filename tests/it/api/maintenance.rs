@@ -41,7 +41,7 @@ async fn changes_are_refused_with_the_message_and_revocations_still_work() {
             "/api-keys/key_1",
             Some(json!({"allowed_ips": ["10.0.0.0/8"], "metadata": {"a": "b"}})),
         ),
-        (Method::PATCH, "/api-keys/key_1", Some(json!({"quota": {"limit": 1, "period": "day"}}))),
+        (Method::PATCH, "/api-keys/key_1", Some(json!({"limits": [{"limit": 1, "period": "day"}]}))),
         (Method::POST, "/api-keys/key_1/rotate", Some(json!({}))),
         (Method::POST, "/scopes", Some(json!({"scope": "invoices:read"}))),
         (Method::DELETE, "/scopes/workflows:write", None),

@@ -7,14 +7,16 @@ mod browser_headers;
 mod conventions;
 mod coverage;
 mod forward_auth;
+mod forward_auth_limits;
 mod idempotency;
 mod introspect;
 mod key_lifecycle;
-mod key_limits;
 mod key_policy;
+mod limits;
 mod lists;
 mod maintenance;
 mod memberships;
+mod meters;
 mod missing_scopes;
 mod names;
 mod organizations;
@@ -24,6 +26,7 @@ mod scopes;
 mod settings;
 mod users;
 mod verify;
+mod verify_costs;
 
 use serde_json::Value;
 

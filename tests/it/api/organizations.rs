@@ -19,7 +19,7 @@ async fn organizations_are_created_read_changed_and_deleted() {
     assert_eq!(
         expect_ok(created, 201),
         json!({"id": "org_123", "name": "Acme Corporation", "email": "admin@acme.com", "plan": "enterprise",
-            "status": "active", "metadata": {}, "created_at": at, "updated_at": at})
+            "limits": null, "status": "active", "metadata": {}, "created_at": at, "updated_at": at})
     );
     let patch = json!({"name": "Acme", "email": "a@acme.com", "plan": "standard", "metadata": {"k": "v"}});
     let changed = expect_ok(admin.patch("/organizations/org_123", patch).await, 200);

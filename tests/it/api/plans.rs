@@ -1,17 +1,29 @@
 //! Plans: their limits and the organizations that use them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use reqwest::Method;
 use serde_json::{Value, json};
-use tollhouse::verify::verifier::VerifyRequest;
+use tollhouse::domain::meter::DEFAULT_COSTS;
+use tollhouse::verify::verifier::{KeyToVerify, VerifyRequest};
 
 use super::{column, expect_error, expect_invalid, expect_ok};
 use crate::support::Server;
 
+/// A plan with this limit per minute for each key.
 fn plan(requests: u32, keys: u32, members: u32) -> Value {
-    json!({"requests_per_minute": requests, "max_keys": keys, "max_members": members})
+    json!({"key_limits": per_minute(requests), "organization_limits": [], "max_keys": keys, "max_members": members})
+}
+
+/// A list with a limit of this number of requests per minute.
+fn per_minute(requests: u32) -> Value {
+    json!([{"limit": requests, "window_seconds": 60}])
+}
+
+/// A patch of the configuration with these limits for the keys of organizations on `standard`.
+fn standard_key_limits(limits: Value) -> Value {
+    json!({"plans": {"standard": {"key_limits": limits}}})
 }
 
 fn key_of(organization: &str) -> Value {
@@ -47,7 +59,7 @@ async fn a_plans_limit_applies_to_the_next_verification() {
     let server = Server::start().await;
     server.organization("org_1").await;
     let secret = server.key_with(key_of("org_1")).await.0.key.unwrap();
-    let acknowledged = Arc::new(AtomicU32::new(100));
+    let acknowledged = Arc::new(AtomicU64::new(100));
     let finished = Arc::new(AtomicBool::new(false));
     let verifiers: Vec<_> = (0..3)
         .map(|_| {
@@ -62,17 +74,17 @@ async fn a_plans_limit_applies_to_the_next_verification() {
                     while !finished.load(Ordering::SeqCst) {
                         let min_limit = acknowledged.load(Ordering::SeqCst);
                         let request = VerifyRequest::<&str> {
-                            secret: &secret,
+                            key: KeyToVerify::Secret(&secret),
                             scopes: &[],
                             ip: None,
-                            cost: 1,
+                            costs: &DEFAULT_COSTS,
                             dry_run: true,
                             caller_organization_id: None,
                         };
                         let now = app.clock.now();
                         let monotonic = app.clock.monotonic();
                         let verdict = app.verifier.verify(&request, now, monotonic).await.unwrap();
-                        let limit = verdict.rate.unwrap().limit;
+                        let limit = verdict.limits[0].limit.limit;
                         assert!(limit >= min_limit, "{limit} after {min_limit} was acknowledged");
                         count += 1;
                     }
@@ -82,11 +94,8 @@ async fn a_plans_limit_applies_to_the_next_verification() {
         })
         .collect();
     for limit in 101..=300 {
-        expect_ok(
-            server.configure(json!({"plans": {"standard": {"requests_per_minute": limit}}})).await,
-            200,
-        );
-        acknowledged.store(limit, Ordering::SeqCst);
+        expect_ok(server.configure(standard_key_limits(per_minute(limit))).await, 200);
+        acknowledged.store(limit.into(), Ordering::SeqCst);
     }
     finished.store(true, Ordering::SeqCst);
     for verifier in verifiers {
@@ -99,12 +108,16 @@ async fn a_plans_limit_applies_to_the_next_verification() {
         expect_ok(admin.send(admin.request_at_root(Method::POST, "/v1/keys/verify").json(body)).await, 200)
     };
     let body = json!({"key": secret});
-    assert_eq!(verify(&body).await["rate_limit"]["limit"], 300);
-    expect_ok(server.configure(json!({"plans": {"standard": {"requests_per_minute": 1}}})).await, 200);
+    assert_eq!(verify(&body).await["limits"][0]["limit"], 300);
+    expect_ok(server.configure(standard_key_limits(per_minute(1))).await, 200);
     verify(&body).await;
     assert_eq!(verify(&body).await["code"], "RATE_LIMITED");
-    expect_ok(server.configure(json!({"plans": {"standard": {"requests_per_minute": 0}}})).await, 200);
-    assert_eq!(verify(&body).await["rate_limit"], Value::Null);
+    expect_ok(server.configure(standard_key_limits(json!([]))).await, 200);
+    let limits = verify(&body).await["limits"].clone();
+    assert_eq!((limits.as_array().unwrap().len(), &limits[0]["on"]), (1, &json!("organization")));
+    let none = json!({"plans": {"standard": {"organization_limits": []}}});
+    expect_ok(server.configure(none).await, 200);
+    assert_eq!(verify(&body).await["limits"], json!([]));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

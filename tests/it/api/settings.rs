@@ -14,9 +14,14 @@ fn shipped() -> Value {
     json!({
         "keys": {"prefix": "toll", "default_expiry_days": 0, "max_expiry_days": 0, "require_allowed_ips_for_admin": false},
         "rate_limits": {"admin_per_minute": 0, "batch_per_minute": 0, "organization_factor": 5, "failed_auth_per_minute": 0},
+        "meters": ["requests"],
         "plans": {
-            "enterprise": {"requests_per_minute": 1000, "max_keys": 0, "max_members": 0},
-            "standard": {"requests_per_minute": 100, "max_keys": 0, "max_members": 0},
+            "enterprise": {"key_limits": [{"meter": "requests", "limit": 1000, "window_seconds": 60}],
+                "organization_limits": [{"meter": "requests", "limit": 10_000, "window_seconds": 60}],
+                "max_keys": 0, "max_members": 0},
+            "standard": {"key_limits": [{"meter": "requests", "limit": 100, "window_seconds": 60}],
+                "organization_limits": [{"meter": "requests", "limit": 1000, "window_seconds": 60}],
+                "max_keys": 0, "max_members": 0},
         },
         "retention": {"audit_days": 0, "usage_hourly_days": 90, "usage_daily_days": 730, "verification_log_days": 30},
         "maintenance": {"read_only": false, "message": null},
@@ -57,11 +62,18 @@ async fn a_patch_is_merged_changes_the_etag_and_is_audited_field_by_field() {
 
     let events = expect_ok(admin.get("/audit-logs?action=config.update").await, 200);
     let change = |field: &str, from: Value, to: Value| json!({"field": field, "from": from, "to": to});
+    let shipped = shipped();
+    let enterprise = &shipped["plans"]["enterprise"];
     let expected = [
         change("maintenance.message", Value::Null, json!("soon")),
+        change("plans.enterprise.key_limits", enterprise["key_limits"].clone(), Value::Null),
         change("plans.enterprise.max_keys", json!(0), Value::Null),
         change("plans.enterprise.max_members", json!(0), Value::Null),
-        change("plans.enterprise.requests_per_minute", json!(1000), Value::Null),
+        change(
+            "plans.enterprise.organization_limits",
+            enterprise["organization_limits"].clone(),
+            Value::Null,
+        ),
         change("plans.standard.max_keys", json!(0), json!(5)),
         change("rate_limits.admin_per_minute", json!(0), json!(7)),
         change("rate_limits.organization_factor", json!(5), json!(0)),
@@ -122,7 +134,7 @@ async fn all_errors_are_reported_at_once_and_nothing_is_changed() {
         .configure(json!({
             "keys": {"prefix": "Toll", "default_expiry_days": -1, "max_expiry_days": 36_501, "require_allowed_ips_for_admin": 1},
             "rate_limits": {"admin_per_minute": null, "batch_per_minute": "1", "organization_factor": 1_001, "per_hour": 1},
-            "plans": {"Gold": {}, "a~b/c": null, "silver": {"requests_per_minute": 1.5, "price": 1}, "bronze": 7},
+            "plans": {"Gold": {}, "a~b/c": null, "silver": {"max_keys": 1.5, "price": 1}, "bronze": 7},
             "retention": {"audit_days": 29, "usage_hourly_days": 0},
             "maintenance": {"read_only": "yes", "message": ""},
             "logging": {},
@@ -141,7 +153,7 @@ async fn all_errors_are_reported_at_once_and_nothing_is_changed() {
             ("/rate_limits/per_hour", "UNKNOWN_FIELD"),
             ("/plans/Gold", "INVALID_NAME"),
             ("/plans/a~0b~1c", "INVALID_NAME"),
-            ("/plans/silver/requests_per_minute", "INVALID_VALUE"),
+            ("/plans/silver/max_keys", "INVALID_VALUE"),
             ("/plans/silver/price", "UNKNOWN_FIELD"),
             ("/plans/bronze", "INVALID_TYPE"),
             ("/retention/audit_days", "INVALID_VALUE"),
@@ -160,13 +172,15 @@ async fn all_errors_are_reported_at_once_and_nothing_is_changed() {
         &server.configure(inconsistent).await,
         &[
             ("/keys/default_expiry_days", "INVALID_VALUE"),
-            ("/plans/gold/requests_per_minute", "REQUIRED"),
+            ("/plans/gold/key_limits", "REQUIRED"),
+            ("/plans/gold/organization_limits", "REQUIRED"),
             ("/plans/gold/max_members", "REQUIRED"),
         ],
     );
     let many: serde_json::Map<_, _> = (0..100)
         .map(|index| {
-            (format!("p{index}"), json!({"requests_per_minute": 1, "max_keys": 1, "max_members": 1}))
+            let plan = json!({"key_limits": [], "organization_limits": [], "max_keys": 1, "max_members": 1});
+            (format!("p{index}"), plan)
         })
         .collect();
     expect_invalid(&server.configure(json!({"plans": many})).await, &[("/plans", "TOO_MANY")]);
@@ -176,10 +190,15 @@ async fn all_errors_are_reported_at_once_and_nothing_is_changed() {
 #[tokio::test]
 async fn a_restart_keeps_the_settings_and_ignores_initial_values() {
     let server = Server::start().await;
-    expect_ok(server.configure(json!({"plans": {"standard": {"requests_per_minute": 3}}})).await, 200);
+    expect_ok(
+        server
+            .configure(json!({"plans": {"standard": {"max_keys": 3}}, "meters": ["requests", "tokens"]}))
+            .await,
+        200,
+    );
     let before = server.admin().get("/config").await;
     let server = Server::start_in(server.stop().await, |config| {
-        config.plans.standard.requests_per_minute = 9;
+        config.plans.get_mut("standard").unwrap().key_limits.clear();
         config.rate_limits.admin_per_minute = 1;
     })
     .await;
@@ -223,11 +242,11 @@ async fn settings_written_by_another_process_take_effect() {
         let body = json!({"key": secret, "dry_run": true});
         let admin = server.admin();
         let answer = admin.send(admin.request_at_root(Method::POST, "/v1/keys/verify").json(&body)).await;
-        expect_ok(answer, 200)["rate_limit"]["limit"].as_i64().unwrap()
+        expect_ok(answer, 200)["limits"][0]["limit"].as_i64().unwrap()
     };
     assert_eq!(limit().await, 100);
     let file = server.dir.path().join("data/tollhouse.db");
-    let sql = "UPDATE settings SET settings = json_set(settings, '$.plans.standard.requests_per_minute', 77), \
+    let sql = "UPDATE settings SET settings = json_set(settings, '$.plans.standard.key_limits[0].limit', 77), \
                revision = revision + 1";
     assert_eq!(Connection::open(file).unwrap().execute(sql, []).unwrap(), 1);
     let in_effect = async {

@@ -66,7 +66,11 @@ fn routes() -> impl Iterator<Item = &'static Route> {
 
 /// The shipped limit of the size of a route's body.
 fn max_body(route: &Route) -> usize {
-    if matches!(route.dispatch, Dispatch::DataPlane(_)) { MAX_DATA_PLANE_BODY } else { MIB }
+    match route.dispatch {
+        Dispatch::DataPlane(Endpoint::VerifyBatch) => 8 * MAX_DATA_PLANE_BODY,
+        Dispatch::DataPlane(_) => MAX_DATA_PLANE_BODY,
+        _ => MIB,
+    }
 }
 
 /// A route's path with the IDs of existing resources.

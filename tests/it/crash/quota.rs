@@ -21,7 +21,7 @@ const MAX_COST: u64 = 9;
 /// while the test runs.
 async fn create_key(server: &Binary) -> String {
     let quota = json!({"limit": LIMIT, "period": "month"});
-    let body = json!({"name": "n", "scopes": [], "quota": quota});
+    let body = json!({"name": "n", "scopes": [], "limits": [quota]});
     let answer = server.admin().post("/api-keys", body).await;
     answer.data()["key"].as_str().unwrap_or_else(|| panic!("{answer:?}")).to_owned()
 }
@@ -33,7 +33,7 @@ async fn verify(client: &Client, body: Value) -> reqwest::Result<Answer> {
 /// The remaining units and the end of the period.
 async fn remaining(server: &Binary, key: &str) -> (u64, Value) {
     let answer = verify(&server.admin(), json!({"key": key, "dry_run": true})).await.unwrap();
-    let quota = &answer.data()["quota"];
+    let quota = &answer.data()["limits"][0];
     (quota["remaining"].as_u64().unwrap_or_else(|| panic!("{answer:?}")), quota["resets_at"].clone())
 }
 

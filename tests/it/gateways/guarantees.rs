@@ -233,15 +233,15 @@ async fn invalid_keys_are_refused(setup: &Setup) {
 }
 
 async fn a_key_over_its_limits_is_refused(setup: &Setup) {
-    for (field, limit) in [
-        ("rate_limit", json!({"limit": 2, "window_seconds": 60})),
+    for (kind, limit) in [
+        ("rate limit", json!({"limit": 2, "window_seconds": 60})),
         ("quota", json!({"limit": 2, "period": "day"})),
     ] {
-        let key = setup.key(json!({"name": "n", "scopes": ["workflows:read"], field: limit})).await;
+        let key = setup.key(json!({"name": "n", "scopes": ["workflows:read"], "limits": [limit]})).await;
         for remaining in ["1", "0"] {
             let (answer, received) = setup.send(setup.get(&key)).await;
-            assert_eq!(answer.status, 200, "{field}");
-            if field == "rate_limit" && setup.passes_limits {
+            assert_eq!(answer.status, 200, "{kind}");
+            if kind == "rate limit" && setup.passes_limits {
                 assert_limits(&answer, remaining);
             }
             let [received] = received.as_slice() else { panic!("{} requests", received.len()) };
@@ -252,8 +252,8 @@ async fn a_key_over_its_limits_is_refused(setup: &Setup) {
             );
         }
         let refused = setup.send(setup.get(&key)).await;
-        assert_refused(&refused, 429, field);
-        if field == "rate_limit" {
+        assert_refused(&refused, 429, kind);
+        if kind == "rate limit" {
             assert_limits(&refused.0, "0");
         }
     }
@@ -276,8 +276,9 @@ fn assert_limits(answer: &Answer, remaining: &str) {
     for name in LIMITS {
         assert_eq!(answer.headers.get_all(name).iter().count(), 1, "{name}: {answer:?}");
     }
-    assert_eq!(answer.header("ratelimit-policy"), Some("\"key\";q=2;w=60"), "{answer:?}");
-    assert!(answer.header("ratelimit").unwrap().starts_with(&format!("\"key\";r={remaining}")), "{answer:?}");
+    assert_eq!(answer.header("ratelimit-policy"), Some("\"key-requests-60s\";q=2;w=60"), "{answer:?}");
+    let state = format!("\"key-requests-60s\";r={remaining};");
+    assert!(answer.header("ratelimit").unwrap().starts_with(&state), "{answer:?}");
     assert_eq!(answer.header("x-ratelimit-remaining"), Some(remaining), "{answer:?}");
 }
 

@@ -131,7 +131,7 @@ async fn i12_verifications_do_not_wait_for_long_reads() {
     .await;
     server.organization("org_1").await;
     let quota = json!({"limit": 1000, "period": "month"});
-    let body = json!({"organization_id": "org_1", "name": "n", "scopes": ["workflows:*"], "quota": quota});
+    let body = json!({"organization_id": "org_1", "name": "n", "scopes": ["workflows:*"], "limits": [quota]});
     let (client, key) = server.key_with(body).await;
     let admin = server.admin();
     let release = occupy_readers(&server).await;

@@ -7,7 +7,8 @@ use tokio::sync::{Notify, Semaphore};
 use tollhouse::domain::api_key::{ApiKey, Credential, Status};
 use tollhouse::domain::invalidation::Invalidation;
 use tollhouse::domain::time::Timestamp;
-use tollhouse::verify::cache::{KeyCache, LoadFuture, VersionClock};
+use tollhouse::verify::cache::{KeyCache, LoadFuture};
+use tollhouse::verify::version_clock::VersionClock;
 
 use super::until;
 use crate::support::NOW;
@@ -26,8 +27,7 @@ fn credential(status: Status) -> Credential {
         status,
         expires_at: None,
         allowed_ips: None,
-        rate_limit: None,
-        quota: None,
+        limits: None,
         metadata: Default::default(),
         created_by: None,
         created_at: Timestamp::from_millis(NOW),
@@ -45,6 +45,7 @@ fn credential(status: Status) -> Credential {
         secret_ends_at: None,
         organization: None,
         owner: None,
+        owner_external_id: None,
         memo: Default::default(),
     }
 }

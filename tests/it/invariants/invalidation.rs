@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex};
 use reqwest::Method;
 use serde_json::{Value, json};
 use tollhouse::app::App;
+use tollhouse::domain::meter::DEFAULT_COSTS;
 use tollhouse::domain::verification::Outcome;
-use tollhouse::verify::verifier::VerifyRequest;
+use tollhouse::verify::verifier::{KeyToVerify, VerifyRequest};
 
 use crate::support::{Client, Server};
 
@@ -106,10 +107,10 @@ impl Slot {
 
 async fn verify(app: &App, secret: &TrackedSecret) -> Outcome {
     let request = VerifyRequest {
-        secret: &secret.secret,
+        key: KeyToVerify::Secret(&secret.secret),
         scopes: &["workflows:read"],
         ip: Some([198, 51, 100, 7].into()),
-        cost: 1,
+        costs: &DEFAULT_COSTS,
         dry_run: false,
         caller_organization_id: None,
     };
@@ -120,7 +121,9 @@ async fn verify(app: &App, secret: &TrackedSecret) -> Outcome {
 async fn i3_no_stale_acceptance_in_a_million_verifications() {
     let server = Server::with(|config| {
         config.rate_limits.admin_per_minute = 0;
-        config.plans.standard.requests_per_minute = 0;
+        let plan = config.plans.get_mut("standard").unwrap();
+        plan.key_limits.clear();
+        plan.organization_limits.clear();
     })
     .await;
     let admin = server.admin();

@@ -120,7 +120,7 @@ async fn a_stop_without_room_says_what_could_not_be_stored() {
         command.env("TOLLHOUSE_ADMIN_KEY", ADMIN_KEY).env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0");
     });
     let admin = server.admin();
-    let body = json!({"name": "n", "scopes": [], "quota": {"limit": 1000, "period": "month"}});
+    let body = json!({"name": "n", "scopes": [], "limits": [{"limit": 1000, "period": "month"}]});
     let answer = admin.post("/api-keys", body).await;
     let secret = answer.data()["key"].as_str().unwrap();
     assert_eq!(verify(&admin, secret).await, "VALID");
@@ -157,5 +157,5 @@ async fn a_stop_without_room_says_what_could_not_be_stored() {
     let request = json!({"key": secret});
     let request = server.admin().request_at_root(reqwest::Method::POST, "/v1/keys/verify").json(&request);
     let answer = server.admin().send(request).await;
-    assert_eq!(answer.data()["quota"]["remaining"], 989, "all leased units count as used");
+    assert_eq!(answer.data()["limits"][0]["remaining"], 989, "all leased units count as used");
 }

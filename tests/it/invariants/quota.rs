@@ -9,21 +9,30 @@ use rusqlite::Connection;
 use serde_json::{Value, json};
 use tollhouse::app::App;
 use tollhouse::domain::api_key::Credential;
-use tollhouse::domain::quota::QuotaStatus;
+use tollhouse::domain::limits::{LimitSpan, Period};
+use tollhouse::domain::meter::{Cost, Meter};
+use tollhouse::domain::quota::QuotaId;
+use tollhouse::domain::subject::Subject;
+use tollhouse::domain::time::Timestamp;
+use tollhouse::domain::verification::Outcome::{self, QuotaExceeded, Valid};
 use tollhouse::error::{Code, Result};
 use tollhouse::service::{housekeeping, lifecycle};
 use tollhouse::store;
-use tollhouse::verify::quota::QuotaDecision::{self, Exceeded, Spent};
 use tollhouse::verify::secret::Secret;
+use tollhouse::verify::verifier::{KeyToVerify, VerifyRequest};
 
 use super::until;
-use crate::support::{Client, Server};
+use crate::support::{Client, NOW, Server};
 
 const HOUR: Duration = Duration::from_secs(3600);
+/// The start of the day of the tests' clock, 2026-11-23, in milliseconds since the epoch.
+const DAY_START: i64 = NOW - NOW % 86_400_000;
+/// The start of its month.
+const MONTH_START: i64 = DAY_START - 22 * 86_400_000;
 
 /// Creates a key with a quota; returns its secret.
 async fn create_key(server: &Server, quota: Value) -> String {
-    let body = json!({"id": "key_1", "name": "n", "scopes": [], "quota": quota});
+    let body = json!({"id": "key_1", "name": "n", "scopes": [], "limits": [quota]});
     server.key_with(body).await.1["key"].as_str().unwrap().to_owned()
 }
 
@@ -31,27 +40,37 @@ async fn credential(app: &App, secret: &str) -> Arc<Credential> {
     app.keys.get(&Secret::from_plain_text(secret.to_owned()).hash()).await.unwrap().unwrap()
 }
 
-/// Charges the quota as a verification does, with the key's current record.
-async fn try_charge(app: &App, secret: &str, cost: u32) -> Result<(QuotaDecision, QuotaStatus)> {
-    let credential = credential(app, secret).await;
-    app.verifier
-        .quotas()
-        .take(credential.seq, credential.key.quota.unwrap(), cost, app.clock.now(), || true)
-        .await
+/// Verifies the key at this cost; returns the outcome and the remaining units of its quota.
+async fn try_charge(app: &App, secret: &str, cost: u32) -> Result<(Outcome, u64)> {
+    let request = VerifyRequest::<&str> {
+        key: KeyToVerify::Secret(secret),
+        scopes: &[],
+        ip: None,
+        costs: &[Cost { meter: Meter::REQUESTS, units: cost }],
+        dry_run: false,
+        caller_organization_id: None,
+    };
+    let verdict = app.verifier.verify(&request, app.clock.now(), app.clock.monotonic()).await?;
+    Ok((verdict.outcome, verdict.limits[0].remaining()))
 }
 
-/// Charges the quota; returns the outcome and the remaining units.
-async fn charge(app: &App, secret: &str, cost: u32) -> (QuotaDecision, u64) {
-    let (decision, status) = try_charge(app, secret, cost).await.unwrap();
-    (decision, status.remaining)
+async fn charge(app: &App, secret: &str, cost: u32) -> (Outcome, u64) {
+    try_charge(app, secret, cost).await.unwrap()
 }
 
-/// The units of the key's quota that are leased, as stored in the database.
+/// The units of the key's quota that are leased on the day of the tests' clock, or in its month, as stored in the
+/// database.
 async fn leased(app: &App, secret: &str) -> u64 {
     let credential = credential(app, secret).await;
-    let period = credential.key.quota.unwrap().period;
-    let now = app.clock.now();
-    let leased = app.db.read(move |tx| store::quotas::leased_units(tx, credential.seq, period, now)).await;
+    let limit = credential.key.limits.as_ref().unwrap()[0];
+    let (period, start) = match limit.span {
+        LimitSpan::Period(Period::Day) => (Period::Day, DAY_START),
+        LimitSpan::Period(Period::Month) => (Period::Month, MONTH_START),
+        span => panic!("{span:?}"),
+    };
+    let start = Timestamp::from_millis(start);
+    let id = QuotaId { subject: Subject::Key(credential.seq), meter: limit.meter, period, start };
+    let leased = app.db.read(move |tx| store::quotas::leased_units(tx, id)).await;
     leased.unwrap().unwrap_or(0)
 }
 
@@ -67,7 +86,7 @@ async fn concurrent_callers_spend_exactly_the_units_of_the_quota() {
                 tokio::spawn(async move {
                     let mut admitted = 0;
                     for _ in 0..20 {
-                        admitted += u32::from(charge(&app, &secret, 1).await.0 == Spent);
+                        admitted += u32::from(charge(&app, &secret, 1).await.0 == Valid);
                     }
                     admitted
                 })
@@ -93,7 +112,7 @@ async fn verify(client: &Client, body: Value) -> Value {
 async fn i8_a_denial_spends_neither_tokens_nor_units() {
     let server = Server::start().await;
     let body = json!({"name": "n", "scopes": [], "allowed_ips": ["192.0.2.0/24"],
-        "rate_limit": {"limit": 10, "window_seconds": 86_400}, "quota": {"limit": 25, "period": "month"}});
+        "limits": [{"limit": 10, "window_seconds": 86_400}, {"limit": 25, "period": "month"}]});
     let secret = server.key_with(body).await.1["key"].clone();
     let admin = server.admin();
     for (cost, ip, code, tokens, units) in [
@@ -112,8 +131,9 @@ async fn i8_a_denial_spends_neither_tokens_nor_units() {
         body["dry_run"] = json!(false);
         let answer = verify(&admin, body.clone()).await;
         assert_eq!(answer["code"], code, "{body}");
-        let remaining = (&answer["rate_limit"]["remaining"], &answer["quota"]);
-        let quota = json!({"limit": 25, "remaining": units, "resets_at": "2026-12-01T00:00:00.000Z"});
+        let remaining = (&answer["limits"][0]["remaining"], &answer["limits"][1]);
+        let quota = json!({"on": "key", "meter": "requests", "limit": 25, "period": "month", "remaining": units,
+            "resets_at": "2026-12-01T00:00:00.000Z"});
         assert_eq!(remaining, (&json!(tokens), &quota), "{body}");
     }
 }
@@ -124,7 +144,7 @@ async fn i8_concurrent_calls_are_admitted_up_to_the_lower_limit() {
     for (tokens, units) in [(300, 200), (200, 300)] {
         let server = Server::start().await;
         let body = json!({"name": "n", "scopes": [],
-            "rate_limit": {"limit": tokens, "window_seconds": 1}, "quota": {"limit": units, "period": "day"}});
+            "limits": [{"limit": tokens, "window_seconds": 1}, {"limit": units, "period": "day"}]});
         let secret = server.key_with(body).await.1["key"].clone();
         let callers: Vec<_> = (0..64)
             .map(|_| {
@@ -145,7 +165,7 @@ async fn i8_concurrent_calls_are_admitted_up_to_the_lower_limit() {
         }
         assert_eq!(valid, 100);
         let after = verify(&server.admin(), json!({"key": secret, "dry_run": true})).await;
-        let remaining = ["rate_limit", "quota"].map(|limit| after[limit]["remaining"].as_u64().unwrap());
+        let remaining = [0, 1].map(|index| after["limits"][index]["remaining"].as_u64().unwrap());
         assert_eq!(remaining, [tokens - 200, units - 200], "denied calls cost neither tokens nor units");
     }
 }
@@ -157,7 +177,7 @@ async fn a_graceful_stop_forfeits_no_units() {
     let mut remaining = 10_000;
     for cost in [1, 99, 100, 250] {
         remaining -= u64::from(cost);
-        assert_eq!(charge(&server.app, &secret, cost).await, (Spent, remaining));
+        assert_eq!(charge(&server.app, &secret, cost).await, (Valid, remaining));
         assert!(leased(&server.app, &secret).await >= 10_000 - remaining, "durable before it is answered");
         server = Server::start_in(server.stop().await, |_| ()).await;
         assert_eq!(leased(&server.app, &secret).await, 10_000 - remaining);
@@ -177,8 +197,8 @@ async fn crashes_exceed_no_quota_and_forfeit_at_most_one_lease_each() {
         let mut rng = fastrand::Rng::with_seed(limit.into());
         loop {
             let cost = rng.u32(costs.clone());
-            let (decision, remaining) = charge(&app, &secret, cost).await;
-            if decision == Exceeded {
+            let (outcome, remaining) = charge(&app, &secret, cost).await;
+            if outcome == QuotaExceeded {
                 assert!(remaining < cost.into());
                 break;
             }
@@ -189,7 +209,7 @@ async fn crashes_exceed_no_quota_and_forfeit_at_most_one_lease_each() {
             if rng.u8(..4) == 0 && crashes < 20 {
                 crashes += 1;
                 // The crashed process must not write any more.
-                until("no lease is being written", || !app.verifier.quotas().is_renewing()).await;
+                until("no lease is being written", || !app.verifier.leases().is_busy()).await;
                 app = lifecycle::open(server.app.config.clone(), server.clock.clone()).await.unwrap();
             }
         }
@@ -213,14 +233,14 @@ async fn i9_verifications_go_on_without_the_writer_while_leased_units_are_left()
     // While the lock is held, no lease can be written: each answer shows that its verification didn't wait for one.
     for remaining in (990..996).rev() {
         let answer = send(1).await;
-        assert_eq!(answer.data()["quota"]["remaining"], remaining, "{answer:?}");
+        assert_eq!(answer.data()["limits"][0]["remaining"], remaining, "{answer:?}");
     }
-    assert!(server.app.verifier.quotas().is_renewing());
+    assert!(server.app.verifier.leases().is_busy());
     let refused = send(1).await;
     assert_eq!((refused.status, refused.code()), (503, "UNAVAILABLE"), "{refused:?}");
     other.execute_batch("COMMIT").unwrap();
 
-    assert_eq!(send(1).await.data()["quota"]["remaining"], 989);
+    assert_eq!(send(1).await.data()["limits"][0]["remaining"], 989);
     assert_eq!(send(990).await.data()["code"], "QUOTA_EXCEEDED");
     let server = Server::start_in(server.stop().await, |_| ()).await;
     assert_eq!(leased(&server.app, &secret).await, 11, "a stop returns what is not used");
@@ -250,18 +270,18 @@ async fn a_full_disk_spends_and_forfeits_no_units() {
     })
     .await;
     let secret = create_key(&server, json!({"limit": 1000, "period": "day"})).await;
-    assert_eq!(charge(&server.app, &secret, 10).await, (Spent, 990));
+    assert_eq!(charge(&server.app, &secret, 10).await, (Valid, 990));
     // The first lease of each of these keys needs space, which runs out.
     let mut others = Vec::new();
     for _ in 0..300 {
-        let body = json!({"name": "n", "scopes": [], "quota": {"limit": 10, "period": "hour"}});
+        let body = json!({"name": "n", "scopes": [], "limits": [{"limit": 10, "period": "hour"}]});
         others.push(server.key_with(body).await.1["key"].as_str().unwrap().to_owned());
     }
     fill_storage(&server).await;
     let mut refused = Vec::new();
     for secret in &others {
         match try_charge(&server.app, secret, 1).await {
-            Ok((decision, status)) => assert_eq!((decision, status.remaining), (Spent, 9)),
+            Ok(admitted) => assert_eq!(admitted, (Valid, 9)),
             Err(error) => {
                 assert_eq!(error.code, Code::Unavailable, "{error}");
                 refused.push(secret.clone());
@@ -273,7 +293,7 @@ async fn a_full_disk_spends_and_forfeits_no_units() {
     let server = Server::start_in(dir, |_| ()).await;
     assert_eq!(charge(&server.app, &secret, 1).await.1, 989);
     for secret in &refused {
-        assert_eq!(charge(&server.app, secret, 10).await, (Spent, 0), "all units remain");
+        assert_eq!(charge(&server.app, secret, 10).await, (Valid, 0), "all units remain");
     }
 }
 
@@ -282,28 +302,29 @@ async fn a_changed_quota_counts_the_units_already_used() {
     let server = Server::start().await;
     let admin = server.admin();
     let secret = create_key(&server, json!({"limit": 100, "period": "day"})).await;
-    assert_eq!(charge(&server.app, &secret, 60).await, (Spent, 40));
+    assert_eq!(charge(&server.app, &secret, 60).await, (Valid, 40));
     for (quota, cost, expected) in [
-        (json!({"limit": 50, "period": "day"}), 1, (Exceeded, 0)),
-        (json!({"limit": 200, "period": "day"}), 1, (Spent, 139)),
-        (json!({"limit": 61, "period": "day"}), 1, (Exceeded, 0)),
-        (json!({"limit": 10, "period": "month"}), 4, (Spent, 6)),
-        (json!({"limit": 100, "period": "day"}), 9, (Spent, 30)),
-        (json!({"limit": 10, "period": "month"}), 4, (Spent, 2)),
-        (Value::Null, 0, (Spent, 0)),
-        (json!({"limit": 100, "period": "day"}), 30, (Spent, 0)),
+        (json!({"limit": 50, "period": "day"}), 1, (QuotaExceeded, 0)),
+        (json!({"limit": 200, "period": "day"}), 1, (Valid, 139)),
+        (json!({"limit": 61, "period": "day"}), 1, (QuotaExceeded, 0)),
+        (json!({"limit": 10, "period": "month"}), 4, (Valid, 6)),
+        (json!({"limit": 100, "period": "day"}), 9, (Valid, 30)),
+        (json!({"limit": 10, "period": "month"}), 4, (Valid, 2)),
+        (Value::Null, 0, (Valid, 0)),
+        (json!({"limit": 100, "period": "day"}), 30, (Valid, 0)),
     ] {
-        let patched = admin.patch("/api-keys/key_1", json!({"quota": quota})).await;
+        let limits = if quota.is_null() { Value::Null } else { json!([quota]) };
+        let patched = admin.patch("/api-keys/key_1", json!({ "limits": limits })).await;
         assert_eq!(patched.status, 200, "{patched:?}");
         if quota.is_null() {
-            assert_eq!(credential(&server.app, &secret).await.key.quota, None);
+            assert_eq!(credential(&server.app, &secret).await.key.limits, None);
         } else {
             assert_eq!(charge(&server.app, &secret, cost).await, expected, "{quota}");
         }
     }
     let rotated = admin.post("/api-keys/key_1/rotate", json!({})).await;
     let rotated = rotated.data()["key"].as_str().unwrap();
-    assert_eq!(charge(&server.app, rotated, 1).await, (Exceeded, 0), "the quota stays with the key");
+    assert_eq!(charge(&server.app, rotated, 1).await, (QuotaExceeded, 0), "the quota stays with the key");
 }
 
 #[tokio::test]
@@ -318,22 +339,23 @@ async fn each_period_has_its_own_units_across_restarts() {
         } else if hours > 0 {
             server.advance(HOUR);
         }
-        let (decision, status) = try_charge(&server.app, &secret, 200).await.unwrap();
-        assert_eq!((decision, status.remaining), (Spent, 100), "hour {hours}");
-        assert_eq!(status.resets_at.to_string(), format!("2026-11-23T{:02}:00:00.000Z", 8 + hours));
-        assert_eq!(charge(&server.app, &secret, 101).await, (Exceeded, 100));
+        assert_eq!(charge(&server.app, &secret, 200).await, (Valid, 100), "hour {hours}");
+        let answer = verify(&server.admin(), json!({"key": secret, "dry_run": true})).await;
+        let resets_at = format!("2026-11-23T{:02}:00:00.000Z", 8 + hours);
+        assert_eq!(answer["limits"][0]["resets_at"], resets_at);
+        assert_eq!(charge(&server.app, &secret, 101).await, (QuotaExceeded, 100));
     }
     // The clock is set back to the first hour, whose count is used again.
     server = Server::start_in(server.stop().await, |_| ()).await;
-    assert_eq!(charge(&server.app, &secret, 101).await, (Exceeded, 100));
-    assert_eq!(charge(&server.app, &secret, 100).await, (Spent, 0));
+    assert_eq!(charge(&server.app, &secret, 101).await, (QuotaExceeded, 100));
+    assert_eq!(charge(&server.app, &secret, 100).await, (Valid, 0));
 }
 
 #[tokio::test]
 async fn housekeeping_returns_the_leases_of_idle_keys() {
     let server = Server::start().await;
     let secret = create_key(&server, json!({"limit": 1000, "period": "day"})).await;
-    assert_eq!(charge(&server.app, &secret, 1).await, (Spent, 999));
+    assert_eq!(charge(&server.app, &secret, 1).await, (Valid, 999));
     assert_eq!(leased(&server.app, &secret).await, 10);
     let app = server.app.clone();
     let housekeeping = tokio::spawn(async move { housekeeping::run(&app).await });
@@ -344,7 +366,7 @@ async fn housekeeping_returns_the_leases_of_idle_keys() {
             advances += 1;
             server.advance(Duration::from_secs(30));
         }
-        server.app.verifier.quotas().is_empty()
+        server.app.verifier.leases().is_empty()
     })
     .await;
     assert_eq!(leased(&server.app, &secret).await, 1);

@@ -58,7 +58,7 @@ impl MonitoredServer {
     /// Sends requests of every kind that the metrics count; returns the secret of the key used.
     async fn send_sample_requests(&self) -> String {
         let limit = json!({"limit": 2, "window_seconds": 3600});
-        let key = self.key(json!({"name": "n", "scopes": ["workflows:read"], "rate_limit": limit})).await;
+        let key = self.key(json!({"name": "n", "scopes": ["workflows:read"], "limits": [limit]})).await;
         for code in ["VALID", "VALID", "RATE_LIMITED"] {
             assert_eq!(self.verify(json!({"key": key})).await, code);
         }

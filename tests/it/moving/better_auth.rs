@@ -92,12 +92,12 @@ async fn imported_keys_verify_as_in_better_auth() {
         let fields = ["organization_id", "user_id", "name"].map(|field| imported.data()[field].clone());
         assert_eq!(json!(fields), json!([organization, user, name]));
         if name == "enabled" {
-            let fields = ["scopes", "metadata", "rate_limit"].map(|field| imported.data()[field].clone());
-            let rate = json!({"limit": 3, "window_seconds": 60});
+            let fields = ["scopes", "metadata", "limits"].map(|field| imported.data()[field].clone());
+            let rate = json!({"meter": "requests", "limit": 3, "window_seconds": 60});
             let metadata = json!({"team": "core", "number": "7"});
-            assert_eq!(json!(fields), json!([["files:read", "files:write"], metadata, rate]));
+            assert_eq!(json!(fields), json!([["files:read", "files:write"], metadata, [rate]]));
         }
-        assert_eq!(imported.data()["rate_limit"].is_null(), name == "unlimited", "{name}");
+        assert_eq!(imported.data()["limits"] == json!([]), name == "unlimited", "{name}");
     }
     let members = admin.get(&format!("/organizations/{}/members", acme.as_str().unwrap())).await;
     let roles: Vec<_> = members.data().as_array().unwrap().iter().map(|member| &member["role"]).collect();

@@ -61,8 +61,8 @@ async fn keys_imported_beside_a_server_verify_and_a_second_import_changes_nothin
             key(
                 "owned",
                 json!({"id": "Abc-1", "created_at": "2024-05-06T07:08:09Z", "metadata": {"a": "b"},
-                "allowed_ips": ["192.0.2.0/24"], "rate_limit": {"limit": 5, "window_seconds": 60},
-                "quota": {"limit": 7, "period": "day"}, "start": "ow"}),
+                "allowed_ips": ["192.0.2.0/24"], "start": "ow",
+                "limits": [{"limit": 5, "window_seconds": 60}, {"limit": 7, "period": "day"}]}),
             ),
         ],
     );
@@ -91,12 +91,12 @@ async fn keys_imported_beside_a_server_verify_and_a_second_import_changes_nothin
         assert_eq!(code(&admin, secret).await, expected, "{secret}");
     }
     let owned = admin.get("/api-keys/key_Abc-1").await;
-    let fields =
-        ["created_at", "metadata", "rate_limit", "quota", "start"].map(|name| owned.data()[name].clone());
+    let fields = ["created_at", "metadata", "limits", "start"].map(|name| owned.data()[name].clone());
     assert_eq!(
         json!(fields),
-        json!(["2024-05-06T07:08:09.000Z", {"a": "b"}, {"limit": 5, "window_seconds": 60},
-            {"limit": 7, "period": "day"}, "ow"])
+        json!(["2024-05-06T07:08:09.000Z", {"a": "b"},
+            [{"meter": "requests", "limit": 5, "window_seconds": 60}, {"meter": "requests", "limit": 7, "period": "day"}],
+            "ow"])
     );
 
     let expected = [vec!["organization.import"], vec!["api_key.import"; 9]].concat();
@@ -185,14 +185,13 @@ async fn csv_is_imported_like_ndjson() {
     let organizations = temp.path().join("organizations.csv");
     fs::write(&organizations, "type,id,name,email\norganization,org_a,\"A, Inc.\",a@example.com\n").unwrap();
     result(&dir, &["import", organizations.to_str().unwrap()]);
-    let header =
-        "hash,hash_encoding,name,scopes,expires_at,rate_limit.limit,rate_limit.window_seconds,metadata.team";
+    let header = "hash,hash_encoding,name,scopes,expires_at,limits,metadata.team";
     let row =
         |secret: &str, rest: &str| format!("{},hex,{secret},{rest}\n", hex::encode(hash_secret(secret)));
     let rows = [
-        row("one", "invoices:read workflows:read,,5,60,core"),
-        row("two", ",,,,"),
-        row("three", ",,five,60,"),
+        row("one", r#"invoices:read workflows:read,,"[{""limit"": 5, ""window_seconds"": 60}]",core"#),
+        row("two", ",,,"),
+        row("three", r#",,"[{""limit"": ""five"", ""window_seconds"": 60}]","#),
         row("four", ""),
     ];
     fs::write(&file, format!("{header}\n{}", rows.concat())).unwrap();
@@ -201,8 +200,8 @@ async fn csv_is_imported_like_ndjson() {
     let report: Value = serde_json::from_str(&stdout(&output)).unwrap();
     assert_eq!((&report["imported"], &report["refused"]), (&json!({"api_key": 2}), &json!(2)), "{report}");
     assert_eq!(report["refusals"][0]["at"], "line 4");
-    assert!(report["refusals"][0]["reasons"].to_string().contains("rate_limit/limit"), "{report}");
-    assert!(report["refusals"][1]["reasons"].to_string().contains("4 cells, the header has 8"), "{report}");
+    assert!(report["refusals"][0]["reasons"].to_string().contains("limits/0/limit"), "{report}");
+    assert!(report["refusals"][1]["reasons"].to_string().contains("4 cells, the header has 7"), "{report}");
 
     let created = run(&dir, &["admin-key", "create"]);
     let server = Binary::serve_with(&dir, |_| ());
@@ -210,9 +209,9 @@ async fn csv_is_imported_like_ndjson() {
     let (code, id) = verify(&admin, "one").await;
     assert_eq!(code, "VALID");
     let key = admin.get(&format!("/api-keys/{}", id.as_str().unwrap())).await;
-    let fields = ["scopes", "rate_limit", "metadata"].map(|name| key.data()[name].clone());
-    let rate = json!({"limit": 5, "window_seconds": 60});
-    assert_eq!(json!(fields), json!([["invoices:read", "workflows:read"], rate, {"team": "core"}]));
+    let fields = ["scopes", "limits", "metadata"].map(|name| key.data()[name].clone());
+    let limits = json!([{"meter": "requests", "limit": 5, "window_seconds": 60}]);
+    assert_eq!(json!(fields), json!([["invoices:read", "workflows:read"], limits, {"team": "core"}]));
     assert_eq!(admin.get("/scopes?order=desc").await.data()[0]["scope"], "invoices:read");
 
     // Spreadsheet programs end lines with "\r\n".

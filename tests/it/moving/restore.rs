@@ -51,7 +51,7 @@ async fn backup_fixture<F: Future<Output = ()>>(changes: impl FnOnce(Client) -> 
         ("shortened", json!({})),
         ("narrowed", json!({})),
         ("bound", json!({})),
-        ("limited", json!({"quota": {"limit": 3, "period": "month"}})),
+        ("limited", json!({"limits": [{"limit": 3, "period": "month"}]})),
         ("rotated", json!({})),
         ("rotated-with-grace", json!({})),
         ("suspended", json!({"organization_id": "org_suspended"})),
@@ -202,6 +202,45 @@ async fn withdrawals_after_the_backup_are_reapplied() {
     assert_eq!(result(&fixture.dir, &["check", replaced.to_str().unwrap()])["ok"], true);
     let files: Vec<_> = fs::read_dir(&fixture.dir).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(files.iter().all(|name| !name.to_str().unwrap().contains("journal")), "{files:?}");
+}
+
+/// Limits are withdrawals, too: those of both databases apply, the stricter one where both have a limit on a meter for
+/// the same time.
+#[tokio::test]
+async fn stricter_limits_after_the_backup_are_reapplied() {
+    let minute = |limit: u64| json!({"meter": "requests", "limit": limit, "window_seconds": 60});
+    let month = |limit: u64| json!({"meter": "requests", "limit": limit, "period": "month"});
+    let fixture = backup_fixture(|admin| async move {
+        let patch = async |path: &str, limits: Value| {
+            assert_success(admin.patch(path, json!({ "limits": limits })).await);
+        };
+        patch("/api-keys/key_unchanged", json!([minute(5)])).await;
+        patch("/api-keys/key_limited", json!([month(9), minute(7)])).await;
+        patch("/organizations/org_1", json!([minute(50), month(70)])).await;
+    })
+    .await;
+    let report = fixture.restore(&["--force"]);
+    let reapplied = json!({"organizations": 1, "users": 0, "memberships": 0, "api_keys": 2, "quotas": 0});
+    assert_eq!(report["carried"], reapplied, "{report}");
+    let server = Binary::serve_with(&fixture.dir, |_| ());
+    let admin = server.admin();
+    let limits = async |path: &str| data(admin.get(path).await)["limits"].clone();
+    assert_eq!(limits("/api-keys/key_unchanged").await, json!([minute(5)]));
+    assert_eq!(limits("/api-keys/key_limited").await, json!([month(3), minute(7)]));
+    assert_eq!(limits("/api-keys/key_bound").await, Value::Null);
+    assert_eq!(limits("/organizations/org_1").await, json!([minute(50), month(70)]));
+    assert_eq!(limits("/organizations/org_suspended").await, Value::Null);
+    // The limits are in force: the organization's is shared by its keys.
+    let secret = |name: &str| &fixture.secrets.iter().find(|(id, _)| *id == name).unwrap().1;
+    let verify = async |name: &str, cost: u64| {
+        let request = admin.request_at_root(reqwest::Method::POST, "/v1/keys/verify");
+        data(admin.send(request.json(&json!({"key": secret(name), "cost": cost}))).await)["code"].clone()
+    };
+    assert_eq!(verify("unchanged", 6).await, "RATE_LIMITED");
+    assert_eq!(verify("bound", 47).await, "VALID");
+    assert_eq!(verify("limited", 4).await, "QUOTA_EXCEEDED");
+    assert_eq!(verify("unchanged", 4).await, "RATE_LIMITED");
+    assert_eq!(verify("unchanged", 3).await, "VALID");
 }
 
 #[tokio::test]

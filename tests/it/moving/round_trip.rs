@@ -6,16 +6,24 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::{Value, json};
 
 use super::{assert_refused, code, data, result, run, stderr, stdout};
-use crate::support::{ADMIN_KEY, Binary};
+use crate::support::{ADMIN_KEY, Binary, Client};
+
+/// Sets the meters that limits can be on.
+async fn set_meters(admin: &Client, meters: Value) {
+    let request = admin.request(reqwest::Method::PATCH, "/config").header("if-match", "*");
+    data(admin.send(request.json(&json!({ "meters": meters }))).await);
+}
 
 /// Creates resources of every kind in every state; returns all secrets.
 pub(super) async fn populate(server: &Binary) -> Vec<String> {
     let admin = server.admin();
     let mut secrets = vec![ADMIN_KEY.to_owned()];
     data(admin.post("/scopes", json!({"scope": "invoices:read", "description": "See invoices"})).await);
-    for id in ["org_1", "org_2", "org_gone"] {
+    set_meters(&admin, json!(["requests", "tokens"])).await;
+    let tokens = json!({"meter": "tokens", "limit": 1_000_000, "period": "week"});
+    for (id, limits) in [("org_1", json!([tokens])), ("org_2", json!([])), ("org_gone", Value::Null)] {
         let body = json!({"id": id, "name": id, "email": "o@example.com", "plan": "enterprise",
-            "metadata": {"a": "b"}});
+            "limits": limits, "metadata": {"a": "b"}});
         data(admin.post("/organizations", body).await);
     }
     for id in ["user_1", "user_2", "user_gone"] {
@@ -30,9 +38,10 @@ pub(super) async fn populate(server: &Binary) -> Vec<String> {
         ("plain", json!({"scopes": ["invoices:*", "workflows:read"]})),
         (
             "limited",
-            json!({"rate_limit": {"limit": 5, "window_seconds": 60}, "quota": {"limit": 9, "period": "month"},
+            json!({"limits": [{"limit": 5, "window_seconds": 60}, {"limit": 9, "period": "total"}, tokens],
             "allowed_ips": ["192.0.2.0/24", "2001:db8::/32"], "expires_at": "2999-01-01T00:00:00Z"}),
         ),
+        ("unlimited", json!({"limits": []})),
         ("rotated", json!({})),
         ("rotated-at-once", json!({})),
         ("disabled", json!({})),

@@ -65,8 +65,12 @@ impl Operation<'_> {
         for header in &documented {
             // Absent if limits are off, or if the request fails before its limit is known.
             let is_optional = header.contains("ratelimit") && !limited
+                // Absent if the limit never resets.
+                || header == "x-ratelimit-reset"
                 // Present only with `limit_status=403`.
                 || header == "retry-after" && answer.status == 403
+                // Absent if the exceeded limit never resets.
+                || header == "retry-after" && answer.header("x-auth-status") == Some("QUOTA_EXCEEDED")
                 // Present only if a scope is missing.
                 || header == "www-authenticate" && answer.status == 403 && !is_insufficient_scope(answer)
                 // Present only on replayed responses.

@@ -31,7 +31,7 @@ fn security_matches_the_credentials_that_each_endpoint_accepts() {
     let by = |scheme: &str| ["keys:verify", "admin:keys"].map(|scope| json!({ scheme: [scope] }));
     for (operation, endpoint) in operations(&document) {
         let expected = match endpoint {
-            Endpoint::Verify => json!(by("bearer")),
+            Endpoint::Verify | Endpoint::VerifyBatch | Endpoint::ReportUsage => json!(by("bearer")),
             Endpoint::Introspect => json!([by("bearer"), by("basic")].concat()),
             Endpoint::ForwardAuth => json!([{"bearer": []}, {"xApiKey": []}]),
         };
@@ -73,14 +73,16 @@ async fn keys(server: &Server) -> Vec<(&'static str, String)> {
     keys.push(("VALID", ADMIN_KEY.to_owned()));
     for (code, fields) in [
         ("VALID", json!({"organization_id": "org_123", "user_id": "user_123", "metadata": {"a": "b"}})),
-        ("VALID", json!({"organization_id": "org_123", "quota": {"limit": 10, "period": "day"}})),
+        ("VALID", json!({"organization_id": "org_123", "limits": [{"limit": 10, "period": "day"}]})),
+        ("VALID", json!({"organization_id": "org_123", "limits": [{"limit": 10, "period": "total"}]})),
         ("REVOKED", json!({})),
         ("DISABLED", json!({})),
         ("EXPIRED", json!({"expires_at": "2026-11-23T07:08:10Z"})),
         ("ORGANIZATION_SUSPENDED", json!({"organization_id": "org_suspended"})),
         ("OWNER_INACTIVE", json!({"organization_id": "org_123", "user_id": "user_suspended"})),
         ("IP_NOT_ALLOWED", json!({"allowed_ips": ["192.0.2.0/24"]})),
-        ("RATE_LIMITED", json!({"rate_limit": {"limit": 1, "window_seconds": 60}})),
+        ("RATE_LIMITED", json!({"limits": [{"limit": 1, "window_seconds": 60}]})),
+        ("QUOTA_EXCEEDED", json!({"limits": [{"limit": 1, "period": "total"}]})),
     ] {
         let mut body = json!({"name": "n", "scopes": ["workflows:read"]});
         body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
@@ -121,9 +123,10 @@ async fn responses_for_keys_of_every_code_are_as_documented() {
     let [verify, introspect, forward] =
         ["verifyKey", "introspectToken", "forwardAuth"].map(|id| document.operation(id));
     for (code, key) in &keys {
-        // The second call exceeds the rate limit of 1.
+        // The second call exceeds the limit of 1.
         for index in 0..2 {
-            let code = if *code == "RATE_LIMITED" && index == 0 { "VALID" } else { *code };
+            let is_limited = ["RATE_LIMITED", "QUOTA_EXCEEDED"].contains(code);
+            let code = if is_limited && index == 0 { "VALID" } else { *code };
             let answer =
                 admin.send(verify.request(&admin, "/v1/keys/verify").json(&json!({"key": key}))).await;
             assert_eq!(
@@ -134,7 +137,7 @@ async fn responses_for_keys_of_every_code_are_as_documented() {
         let answer = admin.send(introspect.request(&admin, "/v1/introspect").form(&[("token", key)])).await;
         assert_eq!(introspect.assert_documented(&answer), 200);
         // Introspection spends nothing and checks no limit.
-        let active = ["VALID", "RATE_LIMITED"].contains(code);
+        let active = ["VALID", "RATE_LIMITED", "QUOTA_EXCEEDED"].contains(code);
         assert_eq!(answer.json["active"], active, "{code}: {answer:?}");
 
         let client = server.client(Some(key));
@@ -148,18 +151,31 @@ async fn responses_for_keys_of_every_code_are_as_documented() {
     }
 }
 
-/// The alternatives of a response must exclude each other, or generated clients can't distinguish them.
+/// Clients of any language can rely on every field.
 #[test]
-fn schemas_of_unknown_keys_have_no_key_fields() {
+fn every_field_of_a_verification_is_required() {
     let document = Document::load().strict();
     let validator = document.validator(&json!({"$ref": "#/components/schemas/Verification"}));
-    let unknown = json!({"valid": false, "code": "NOT_FOUND", "message": "m"});
+    let unknown = json!({
+        "valid": false, "code": "NOT_FOUND", "message": "Key not found.", "key_id": null, "organization_id": null,
+        "user_id": null, "user_external_id": null, "name": null, "plan": null, "scopes": [], "expires_at": null,
+        "metadata": {}, "limits": [], "limited_by": null, "retry_after_seconds": null,
+    });
     assert_valid(&validator, &unknown, "an unknown key");
-    for (field, value) in [("name", json!("n")), ("valid", json!(true)), ("code", json!("REVOKED"))] {
-        let mut described = unknown.clone();
-        described[field] = value;
-        assert!(!validator.is_valid(&described), "{described}");
+    for field in unknown.as_object().unwrap().keys() {
+        let mut incomplete = unknown.clone();
+        incomplete.as_object_mut().unwrap().remove(field);
+        assert!(!validator.is_valid(&incomplete), "without {field}");
     }
+    let mut other = unknown.clone();
+    other["quota"] = json!(null);
+    assert!(!validator.is_valid(&other), "a field that doesn't exist");
+}
+
+/// The alternatives of a response must exclude each other, or generated clients can't distinguish them.
+#[test]
+fn the_schema_of_an_inactive_token_has_no_other_fields() {
+    let document = Document::load().strict();
     let introspection = &document.operation("introspectToken").spec["responses"]["200"];
     let validator = document.validator(&introspection["content"]["application/json"]["schema"]);
     assert_valid(&validator, &json!({"active": false}), "an inactive token");
@@ -195,6 +211,15 @@ async fn every_documented_refusal_of_the_data_plane_is_as_documented() {
         for call in wrong_bodies(&operation, endpoint, &admin) {
             record(&operation, &admin.send(call).await);
         }
+        if endpoint == Endpoint::ReportUsage {
+            let send = |report: &Value| admin.send(operation.request(&admin, &path).json(report));
+            let mut report = operation.sample().unwrap();
+            assert_eq!(send(&report).await.status, 200);
+            report["costs"] = json!({"requests": 2});
+            record(&operation, &send(&report).await);
+            report["key_id"] = json!("key_unknown");
+            record(&operation, &send(&report).await);
+        }
     }
     let documented =
         operations(&document).flat_map(|(operation, _)| operation.documented_refusals().collect::<Vec<_>>());
@@ -203,7 +228,7 @@ async fn every_documented_refusal_of_the_data_plane_is_as_documented() {
 
 fn wrong_bodies(operation: &Operation<'_>, endpoint: Endpoint, client: &Client) -> Vec<RequestBuilder> {
     let (media_type, wrong) = match endpoint {
-        Endpoint::Verify => ("application/json", "{}"),
+        Endpoint::Verify | Endpoint::VerifyBatch | Endpoint::ReportUsage => ("application/json", "{}"),
         Endpoint::Introspect => ("application/x-www-form-urlencoded", "key=a"),
         Endpoint::ForwardAuth => return Vec::new(),
     };
@@ -245,12 +270,17 @@ async fn forward_auth_accepts_the_documented_parameters() {
     let operation = document.operation("forwardAuth");
     let documented: Vec<_> =
         operation.parameters("query").iter().map(|parameter| parameter["name"].clone()).collect();
-    assert_eq!(Value::from(documented), json!(["scope", "limit_status"]));
-    let limits = &operation.parameters("query")[1]["schema"]["enum"];
-    for (name, value) in [("scope", "workflows:read"), ("limit_status", "403"), ("limit_status", "429")] {
-        assert!(
-            name == "scope" || limits.as_array().unwrap().contains(&value.parse::<u16>().unwrap().into())
-        );
+    assert_eq!(Value::from(documented), json!(["scope", "cost", "limit_status"]));
+    let statuses = operation.parameters("query")[2]["schema"]["enum"].as_array().unwrap();
+    for (name, value) in [
+        ("scope", "workflows:read"),
+        ("cost", "2"),
+        ("cost", "requests:0"),
+        ("limit_status", "403"),
+        ("limit_status", "429"),
+    ] {
+        let is_documented = || statuses.contains(&value.parse::<u16>().unwrap().into());
+        assert!(name != "limit_status" || is_documented(), "{value}");
         let answer =
             admin.send(operation.request(&admin, operation.route.path).query(&[(name, value)])).await;
         assert_eq!(operation.assert_documented(&answer), 200, "{name}={value}");

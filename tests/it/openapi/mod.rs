@@ -82,10 +82,16 @@ impl Operation<'_> {
         body.is_object().then(|| self.document.resolve(&body["schema"]))
     }
 
-    /// A body with every documented field, built from the examples.
+    /// A body with every documented field, built from the examples. Of `key` and `key_id`, which exclude each other, it
+    /// has the one whose example can succeed: usage is reported for keys that exist.
     fn sample(&self) -> Option<Value> {
         let properties = self.body()?["properties"].as_object().unwrap();
-        Some(properties.iter().map(|(name, schema)| (name.clone(), self.example(schema))).collect())
+        let excluded = match self.endpoint() {
+            Some(Endpoint::ReportUsage) => "key",
+            _ => "key_id",
+        };
+        let fields = properties.iter().filter(|(name, _)| *name != excluded);
+        Some(fields.map(|(name, schema)| (name.clone(), self.example(schema))).collect())
     }
 
     fn example(&self, schema: &Value) -> Value {

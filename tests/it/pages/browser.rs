@@ -27,12 +27,12 @@ const FILES: [(&str, &str); 11] = [
 
 #[test]
 fn the_console_and_the_reference_work_in_chromium() {
-    run(&[("console.mjs", 5)], &dev::serve().url);
+    run(&[("console.mjs", 6)], &dev::serve().url);
 }
 
 #[test]
 fn forms_send_what_was_edited_and_show_errors_in_chromium() {
-    run(&[("forms.mjs", 6)], &dev::serve().url);
+    run(&[("forms.mjs", 9)], &dev::serve().url);
 }
 
 #[test]
@@ -61,6 +61,16 @@ fn an_unsettled_clock_and_full_storage_are_shown_in_chromium() {
     let program = ("TOLLHOUSE_PROGRAM", env!("CARGO_BIN_EXE_tollhouse"));
     let data = ("TOLLHOUSE_DATA", dir.path().to_str().unwrap());
     run_with(&[("notices.mjs", 5)], &server.url, &[program, data]);
+}
+
+/// Runs where it is, because it imports a file of `src/console`.
+#[test]
+fn limits_become_text_and_rows_of_a_form() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node/limits.mjs");
+    let output = Command::new("node").arg("--test-reporter=tap").arg(script).output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stdout.contains("\n# pass 5\n"), "{stdout}");
 }
 
 /// Runs scripts against a server. Panics unless each passes its number of tests: a script that ends early must fail.

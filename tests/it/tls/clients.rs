@@ -94,7 +94,7 @@ async fn i5_node_speaks_both_versions_and_callers_on_one_connection_are_distingu
             call("/api-keys", json!({"organization_id": id, "name": "a", "scopes": ["keys:verify"]}));
         let limit = json!({"limit": 100_000, "window_seconds": 60});
         let key =
-            json!({"organization_id": id, "name": "k", "scopes": ["workflows:read"], "rate_limit": limit});
+            json!({"organization_id": id, "name": "k", "scopes": ["workflows:read"], "limits": [limit]});
         keys.push((caller["key"].clone(), call("/api-keys", key)["key"].clone()));
     }
     let script = format!("{}/tests/node/tls_ask.mjs", env!("CARGO_MANIFEST_DIR"));

@@ -30,10 +30,7 @@ const CSV_COLUMNS: &[&str] = &[
     "scopes",
     "expires_at",
     "allowed_ips",
-    "rate_limit.limit",
-    "rate_limit.window_seconds",
-    "quota.limit",
-    "quota.period",
+    "limits",
     "created_at",
     "updated_at",
     "last_used_at",
@@ -184,11 +181,8 @@ impl<'a> CsvSource<'a> {
                     let items = items.filter(|item| !item.is_empty());
                     Json::Array(Arc::new(items.map(|item| Json::String(item.to_owned())).collect()))
                 }
-                "rate_limit.limit" | "rate_limit.window_seconds" | "quota.limit" => match cell.parse::<u64>()
-                {
-                    Ok(number) => Json::Number(number.into()),
-                    Err(_) => Json::String(cell.to_owned()),
-                },
+                // A list of objects, written as JSON. Other text is reported as a fault of the field.
+                "limits" => Json::parse(cell.as_bytes()).unwrap_or_else(|_| Json::String(cell.to_owned())),
                 _ => Json::String(cell.to_owned()),
             };
             match column.split_once('.') {

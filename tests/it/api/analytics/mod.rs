@@ -1,7 +1,8 @@
-//! `/analytics`: usage, overview and the verification log. The tests count verifications directly with the
-//! recorder, at the time of the tests' clock.
+//! `/analytics`: usage, overview and the verification log. Most tests count verifications directly, without deciding
+//! on them, at the time of the tests' clock.
 
 mod denials;
+mod meters;
 mod overview;
 mod recording;
 mod usage;
@@ -12,7 +13,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tollhouse::domain::api_key::Credential;
+use tollhouse::domain::meter::{Cost, DEFAULT_COSTS};
 use tollhouse::domain::verification::Outcome;
+use tollhouse::verify::key_record::KeyRecord;
 
 use crate::support::{Client, Server};
 
@@ -41,14 +44,10 @@ impl Key {
 
     fn count_from(&self, server: &Server, outcome: Outcome, times: u32, ip: Option<&str>) {
         let ip: Option<IpAddr> = ip.map(|ip| ip.parse().unwrap());
+        let costs: &[Cost] = if outcome.is_valid() { &DEFAULT_COSTS } else { &[] };
+        let record = KeyRecord::uncached((*self.credential).clone());
         for _ in 0..times {
-            let cost = u32::from(outcome.is_valid());
-            server
-                .app
-                .verifier
-                .recorder()
-                .count_verification(&self.credential, outcome, cost, ip, server.clock.now())
-                .unwrap();
+            server.app.verifier.count(&record, outcome, costs, ip, server.clock.now()).unwrap();
         }
     }
 }

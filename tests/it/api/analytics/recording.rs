@@ -7,8 +7,9 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::json;
 use tollhouse::domain::api_key::Credential;
+use tollhouse::domain::subject::Subject;
 use tollhouse::domain::time::Timestamp;
-use tollhouse::domain::usage::{Interval, Span, UsageSubject};
+use tollhouse::domain::usage::{Interval, Span};
 use tollhouse::domain::verification::Outcome::*;
 use tollhouse::service::retention::prune;
 use tollhouse::service::usage::flush as try_flush;
@@ -153,7 +154,7 @@ async fn expired_usage_and_denials_are_deleted() {
     let older = server.app.db.read(move |tx| {
         let end = Timestamp::from_millis(NOW) + (DAY * 3 - HOUR);
         let span = Span::until(end, 4 * Interval::Day.millis(), Interval::Hour);
-        tollhouse::store::usage::usage_by_bucket(tx, UsageSubject::Key(key_1.credential.seq), &span)
+        tollhouse::store::usage::usage_by_bucket(tx, Subject::Key(key_1.credential.seq), &span)
     });
     assert_eq!(older.await.unwrap(), []);
 }
@@ -188,7 +189,7 @@ async fn verify_from_64(server: &Binary, key: &str) -> BTreeMap<String, u64> {
 async fn i9_counts_match_the_responses_to_64_callers_across_graceful_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let mut server = Binary::serve(dir.path());
-    let limited = json!({"name": "limited", "id": "key_1", "scopes": [], "rate_limit": {"limit": 500, "window_seconds": 86400}});
+    let limited = json!({"name": "limited", "id": "key_1", "scopes": [], "limits": [{"limit": 500, "window_seconds": 86400}]});
     let free = json!({"name": "free", "id": "key_2", "scopes": []});
     let mut keys = Vec::new();
     for body in [limited, free] {

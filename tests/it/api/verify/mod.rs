@@ -9,7 +9,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::expect_ok;
-use crate::support::{ADMIN_KEY, Answer, Client, NOW, Server};
+use crate::support::{ADMIN_KEY, Answer, Client, Server};
 
 /// Calls `POST /v1/keys/verify`.
 pub(super) async fn verify_key(client: &Client, body: Value) -> Answer {
@@ -17,30 +17,39 @@ pub(super) async fn verify_key(client: &Client, body: Value) -> Answer {
 }
 
 /// Verifies a key and returns `data`.
-async fn verify_data(client: &Client, body: Value) -> Value {
+pub(super) async fn verify_data(client: &Client, body: Value) -> Value {
     expect_ok(verify_key(client, body).await, 200)
 }
 
-async fn code(client: &Client, body: Value) -> String {
+pub(super) async fn code(client: &Client, body: Value) -> String {
     let data = verify_data(client, body).await;
     let code = data["code"].as_str().unwrap().to_owned();
     assert_eq!(data["valid"], code == "VALID", "{data}");
     code
 }
 
-async fn patch(server: &Server, path: &str, body: Value) {
+pub(super) async fn patch(server: &Server, path: &str, body: Value) {
     expect_ok(server.admin().patch(path, body).await, 200);
 }
 
 /// Creates a key of `org_1` with these additional fields and returns its secret.
-async fn secret(server: &Server, fields: Value) -> String {
+pub(super) async fn secret(server: &Server, fields: Value) -> String {
     let mut body = json!({"organization_id": "org_1", "name": "n", "scopes": ["workflows:read"]});
     body.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
     server.key_with(body).await.0.key.unwrap()
 }
 
+/// What is answered for a key of which nothing is told.
+fn unknown_key(code: &str, message: &str) -> Value {
+    json!({
+        "valid": false, "code": code, "message": message, "key_id": null, "organization_id": null, "user_id": null,
+        "user_external_id": null, "name": null, "plan": null, "scopes": [], "expires_at": null, "metadata": {},
+        "limits": [], "limited_by": null, "retry_after_seconds": null,
+    })
+}
+
 /// Starts a server with `org_1`, its member `user_1`, and `org_2`.
-async fn start_server() -> Server {
+pub(super) async fn start_server() -> Server {
     let server = Server::start().await;
     server.organization("org_1").await;
     server.organization("org_2").await;
@@ -62,11 +71,18 @@ async fn a_valid_key_is_described_completely() {
     .await;
     let expected = json!({
         "valid": true, "code": "VALID", "message": "The key is valid.",
-        "key_id": "key_1", "organization_id": "org_1", "user_id": "user_1", "name": "Production",
-        "plan": "standard", "scopes": ["workflows:*"], "expires_at": "2027-01-01T00:00:00.000Z",
-        "metadata": {"tier": "gold"},
-        "rate_limit": {"limit": 100, "remaining": 99, "reset": NOW / 1000 + 1}, "quota": null,
+        "key_id": "key_1", "organization_id": "org_1", "user_id": "user_1", "user_external_id": "crm-4711",
+        "name": "Production", "plan": "standard", "scopes": ["workflows:*"],
+        "expires_at": "2027-01-01T00:00:00.000Z", "metadata": {"tier": "gold"},
+        "limits": [
+            {"on": "key", "meter": "requests", "limit": 100, "window_seconds": 60, "remaining": 99,
+                "resets_at": "2026-11-23T07:08:09.600Z"},
+            {"on": "organization", "meter": "requests", "limit": 1000, "window_seconds": 60, "remaining": 999,
+                "resets_at": "2026-11-23T07:08:09.060Z"},
+        ],
+        "limited_by": null, "retry_after_seconds": null,
     });
+    patch(&server, "/users/user_1", json!({"external_id": "crm-4711"})).await;
     let request = verifier.request_at_root(Method::POST, "/v1/keys/verify").header("x-request-id", "mine");
     let verified = verifier.send(request.json(&json!({"key": key}))).await;
     assert_eq!(verified.data(), &expected);
@@ -79,11 +95,12 @@ async fn a_valid_key_is_described_completely() {
     assert_eq!(headers, [Some("mine"), Some("no-store"), Some("application/json"), None, None]);
 
     let data = verify_data(&verifier, json!({"key": ADMIN_KEY})).await;
-    for field in ["organization_id", "user_id", "plan", "expires_at", "rate_limit", "quota"] {
+    for field in ["organization_id", "user_id", "user_external_id", "plan", "expires_at", "limited_by"] {
         assert_eq!(data[field], Value::Null, "a platform key has no {field}: {data}");
     }
+    assert_eq!((&data["scopes"], &data["limits"]), (&json!(["*"]), &json!([])));
     for _ in 0..3 {
-        let expensive = json!({"key": ADMIN_KEY, "cost": 1000});
+        let expensive = json!({"key": ADMIN_KEY, "cost": 1_000_000_000});
         assert_eq!(code(&verifier, expensive).await, "VALID", "a platform key has no limit");
     }
 }
@@ -96,7 +113,7 @@ async fn the_first_denial_reason_in_the_documented_order_is_returned() {
     let limit = json!({"limit": 1, "window_seconds": 86_400});
     let key = secret(
         &server,
-        json!({"id": "key_1", "user_id": "user_1", "allowed_ips": ["10.0.0.0/8"], "rate_limit": limit}),
+        json!({"id": "key_1", "user_id": "user_1", "allowed_ips": ["10.0.0.0/8"], "limits": [limit]}),
     )
     .await;
     let expect_code = async |code: &str, request_body: &Value| {
@@ -131,7 +148,8 @@ async fn the_first_denial_reason_in_the_documented_order_is_returned() {
     let (foreign, _) = server.key(Some("org_2"), &["keys:verify"]).await;
     assert_eq!(code(&foreign, request_body.clone()).await, "NOT_FOUND");
     request_body["key"] = json!("");
-    assert_eq!(code(&foreign, request_body).await, "MALFORMED");
+    let message = "Not a valid key: it is empty, too long, or has a wrong checksum.";
+    assert_eq!(verify_data(&foreign, request_body).await, unknown_key("MALFORMED", message));
 }
 
 #[tokio::test]
@@ -139,7 +157,7 @@ async fn a_rotated_secret_is_valid_until_its_grace_period_ends() {
     let server = start_server().await;
     let admin = server.admin();
     let limit = json!({"limit": 10, "window_seconds": 86_400});
-    let first = secret(&server, json!({"id": "key_1", "rate_limit": limit})).await;
+    let first = secret(&server, json!({"id": "key_1", "limits": [limit]})).await;
     let rotate = async |seconds: u32| {
         let body = json!({"grace_period_seconds": seconds});
         let key = expect_ok(admin.post("/api-keys/key_1/rotate", body).await, 200);
@@ -147,7 +165,7 @@ async fn a_rotated_secret_is_valid_until_its_grace_period_ends() {
     };
     let remaining = async |key: &str| {
         let data = verify_data(&admin, json!({"key": key})).await;
-        (data["code"].as_str().unwrap().to_owned(), data["rate_limit"]["remaining"].as_u64().unwrap())
+        (data["code"].as_str().unwrap().to_owned(), data["limits"][0]["remaining"].as_u64().unwrap())
     };
     let outcome = |code: &str, remaining: u64| (code.to_owned(), remaining);
     let second = rotate(60).await;
@@ -229,8 +247,7 @@ async fn i5_an_organizations_verifier_sees_only_its_own_keys() {
         }
         assert!(texts.iter().all(|text| *text == texts[0]), "{texts:#?}");
         let data: Value = serde_json::from_str(&texts[0].1).unwrap();
-        let expected = json!({"valid": false, "code": "NOT_FOUND", "message": "Key not found."});
-        assert_eq!(data["data"], expected);
+        assert_eq!(data["data"], unknown_key("NOT_FOUND", "Key not found."));
     }
 }
 

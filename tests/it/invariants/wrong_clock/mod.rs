@@ -24,8 +24,16 @@ const DAY: Duration = Duration::from_secs(86_400);
 const YEAR_2038: i64 = 2_147_483_647_000;
 
 /// The tables from which data is deleted because of its age.
-const PRUNED_TABLES: [&str; 6] =
-    ["audit_events", "idempotency", "quotas", "usage_daily", "usage_hourly", "verification_log"];
+const PRUNED_TABLES: [&str; 8] = [
+    "audit_events",
+    "idempotency",
+    "quotas",
+    "usage_daily",
+    "usage_hourly",
+    "usage_units_daily",
+    "usage_units_hourly",
+    "verification_log",
+];
 
 fn connect(server: &Server) -> Connection {
     Connection::open(server.dir.path().join("data/tollhouse.db")).unwrap()
@@ -57,8 +65,13 @@ async fn tick(server: &Server) {
 }
 
 async fn code(server: &Server, secret: &str) -> String {
+    code_at_cost(server, secret, json!({})).await
+}
+
+async fn code_at_cost(server: &Server, secret: &str, costs: Value) -> String {
     let admin = server.admin();
-    let request = admin.request_at_root(Method::POST, "/v1/keys/verify").json(&json!({"key": secret}));
+    let body = json!({"key": secret, "costs": costs});
+    let request = admin.request_at_root(Method::POST, "/v1/keys/verify").json(&body);
     let answer = admin.send(request).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.data()["code"].as_str().unwrap().to_owned()
@@ -92,7 +105,8 @@ fn events(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 /// a quota of 3 units per hour, of which 2 are spent, and one that expires in an hour.
 async fn server_with_data() -> (Server, String, String) {
     let server = Server::start().await;
-    assert_eq!(server.configure(json!({"retention": {"audit_days": 30}})).await.status, 200);
+    let configuration = json!({"retention": {"audit_days": 30}, "meters": ["requests", "tokens"]});
+    assert_eq!(server.configure(configuration).await.status, 200);
     server.organization("org_1").await;
     let key = json!({"organization_id": "org_1", "name": "k", "scopes": ["workflows:read"]});
     let with = |more: Value| {
@@ -100,12 +114,12 @@ async fn server_with_data() -> (Server, String, String) {
         body.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         body
     };
-    let quota = with(json!({"quota": {"limit": 3, "period": "hour"}}));
+    let quota = with(json!({"limits": [{"limit": 3, "period": "hour"}]}));
     let quota = server.key_with(quota).await.0.key.unwrap();
     let expires_at = Timestamp::from_millis(NOW) + HOUR;
     let expiring = server.key_with(with(json!({"expires_at": expires_at.to_string()}))).await.0.key.unwrap();
     assert_eq!(idempotent_post(&server).await.status, 201);
-    assert_eq!(code(&server, &expiring).await, "VALID");
+    assert_eq!(code_at_cost(&server, &expiring, json!({"tokens": 5})).await, "VALID");
     assert_eq!(code(&server, "toll_unknown").await, "NOT_FOUND");
     for _ in 0..2 {
         assert_eq!(code(&server, &quota).await, "VALID");

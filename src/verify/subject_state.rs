@@ -1,0 +1,147 @@
+//! What is held in memory for each key and organization in use: how its limits stand, and the verifications that are
+//! not written to the database yet. It is separate from the records of keys: a key that is renamed, or evicted from
+//! the cache, keeps its state.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use foldhash::fast::RandomState;
+use parking_lot::{Mutex, MutexGuard};
+
+use super::limit_state::{DecisionTime, LimitState};
+use super::unwritten_usage::UnwrittenUsage;
+use crate::domain::limits::Limit;
+use crate::domain::subject::Subject;
+use crate::error::{Error, Result};
+
+/// Number of shards of the map, each with its own lock. A sweep locks one shard at a time, so with many shards a
+/// sweep delays few callers.
+const MAP_SHARDS: usize = 256;
+
+/// The state of a key or an organization, behind one short lock. A decision that needs both locks the key's state
+/// first. No lock is held across an await.
+pub(crate) struct SubjectState {
+    pub(super) subject: Subject,
+    /// The organization of a key; for an organization, the organization itself.
+    pub(super) organization: Subject,
+    /// True if the state may have buckets of rate limits, which are forgotten once the limits are removed.
+    has_windows: AtomicBool,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+pub(super) struct Inner {
+    pub(super) limits: LimitState,
+    pub(super) usage: UnwrittenUsage,
+}
+
+impl SubjectState {
+    pub(super) fn new(subject: Subject, organization: Subject) -> Self {
+        Self { subject, organization, has_windows: AtomicBool::new(false), inner: Mutex::default() }
+    }
+
+    /// True if the state may have buckets of rate limits. Asked without a lock, for a list of limits that is empty.
+    pub(super) fn has_windows(&self) -> bool {
+        self.has_windows.load(Ordering::Relaxed)
+    }
+
+    /// Brings the limits to this time and this list, see [`LimitState::update`].
+    pub(super) fn update(&self, inner: &mut Inner, limits: &[Limit], at: DecisionTime) {
+        inner.limits.update(self.subject, limits, at);
+        let has_windows = inner.limits.has_windows();
+        if self.has_windows() != has_windows {
+            self.has_windows.store(has_windows, Ordering::Relaxed);
+        }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock()
+    }
+}
+
+/// The states in use, at most `max` of them.
+pub(crate) struct SubjectStates {
+    map: DashMap<Subject, Arc<SubjectState>, RandomState>,
+    max: usize,
+    /// Number of entries of the map. Counted separately, because `DashMap::len` locks all shards.
+    count: AtomicUsize,
+    /// Monotonic time, in whole seconds, of the last sweep because the map was full.
+    last_sweep_second: AtomicUsize,
+}
+
+impl SubjectStates {
+    /// Creates an empty map.
+    pub(crate) fn new(max: usize) -> Self {
+        Self {
+            map: DashMap::with_hasher_and_shard_amount(RandomState::default(), MAP_SHARDS),
+            max,
+            count: AtomicUsize::new(0),
+            last_sweep_second: AtomicUsize::new(0),
+        }
+    }
+
+    /// The state of a key or an organization, which is created if there is none.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when the maximum number of states is reached and all of them are needed.
+    pub(crate) fn get_or_insert(
+        &self,
+        subject: Subject,
+        organization: Subject,
+        monotonic: Duration,
+    ) -> Result<Arc<SubjectState>> {
+        if let Some(state) = self.map.get(&subject) {
+            return Ok(state.clone());
+        }
+        if self.len() >= self.max {
+            self.sweep_if_due(monotonic);
+        }
+        match self.map.entry(subject) {
+            Entry::Occupied(entry) => Ok(entry.get().clone()),
+            Entry::Vacant(entry) if self.reserve() => {
+                Ok(entry.insert(Arc::new(SubjectState::new(subject, organization))).clone())
+            }
+            Entry::Vacant(_) => {
+                Err(Error::unavailable("Too many keys are in use. Try again in a second.", 1))
+            }
+        }
+    }
+
+    /// Increments the number of states. Returns false, without incrementing, if the maximum is reached.
+    fn reserve(&self) -> bool {
+        let increment = |count| (count < self.max).then_some(count + 1);
+        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, increment).is_ok()
+    }
+
+    /// Number of states in memory.
+    pub(crate) fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// Drops the states that no record holds and that a new one would equal.
+    pub(crate) fn sweep(&self, monotonic: Duration) {
+        self.map.retain(|_, state| {
+            let is_held = Arc::strong_count(state) > 1;
+            let keep = is_held || {
+                let inner = state.lock();
+                !inner.usage.is_written() || !inner.limits.is_initial(monotonic)
+            };
+            if !keep {
+                self.count.fetch_sub(1, Ordering::Relaxed);
+            }
+            keep
+        });
+    }
+
+    /// Sweeps unless that was done within this second. The limit is needed because a sweep visits every state, and each
+    /// new key calls this while the map is full.
+    fn sweep_if_due(&self, monotonic: Duration) {
+        let second = usize::try_from(monotonic.as_secs()).unwrap_or(usize::MAX);
+        if self.last_sweep_second.fetch_max(second, Ordering::Relaxed) < second {
+            self.sweep(monotonic);
+        }
+    }
+}
