@@ -311,6 +311,8 @@ def work(name, make, rate, url, data, interval, began, measured):
     """Makes `rate` steps per second. What they return is sent with the number of the interval when the next one begins.
     Steps that are more than a second late are left out."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Otherwise a client that fails would wait until its latencies are read, and count as alive.
+    measured.cancel_join_thread()
     step = make(url, data)
     latencies = []
     current = None
