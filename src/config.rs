@@ -51,7 +51,8 @@ pub struct Config {
     pub(crate) meters: Vec<Meter>,
     /// Initial values of the plans of organizations, by name.
     pub plans: BTreeMap<String, Plan>,
-    pub(crate) usage: UsageConfig,
+    /// How verifications and reports of usage are counted.
+    pub usage: UsageConfig,
     /// Initial values of the number of days for which recorded data is kept.
     pub retention: Retention,
     /// Initial values of read-only mode.
@@ -297,9 +298,9 @@ impl IdempotencyConfig {
     }
 }
 
-/// `[usage]`: how API key verifications are counted.
+/// `[usage]`: how verifications and reports of usage are counted.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-pub(crate) struct UsageConfig {
+pub struct UsageConfig {
     /// The interval at which verification counts are written to the database.
     #[serde(
         deserialize_with = "values::deserialize_nonzero_timeout",
@@ -308,7 +309,7 @@ pub(crate) struct UsageConfig {
     pub(crate) flush_interval: Duration,
     /// The largest number of ids of reports that are kept, each for 24 hours.
     #[serde(deserialize_with = "values::deserialize_integer_in_range::<1, 1_000_000_000, _, _>")]
-    pub(crate) max_report_ids: u64,
+    pub max_report_ids: u64,
 }
 
 /// `[log]`: the log, which is written to standard error.

@@ -34,6 +34,7 @@ mod superseded;
 mod tampering;
 mod tenancy;
 mod unused_headers;
+mod usage_reports;
 pub(crate) mod wrong_clock;
 
 use std::net::IpAddr;

@@ -1,5 +1,6 @@
 //! `POST /v1/keys/verify`.
 
+mod batch;
 mod limits;
 mod requests;
 
