@@ -65,7 +65,7 @@ use crate::error::{Error, Result};
         root::list_addresses, health::check_liveness, health::check_readiness, get_document,
     ),
     components(schemas(
-        crate::domain::settings::Plan,
+        crate::domain::settings::Plan, crate::domain::verification::Outcome,
         envelope::ErrorEnvelope, envelope::Denial, envelope::ResponseMetadata, envelope::ListMetadata, introspect::OauthError,
         crate::domain::page::Order, crate::domain::usage::GroupBy, crate::service::audit::ExportFormat,
     )),

@@ -46,10 +46,10 @@ pub(crate) struct UsageReported {
 
 /// Report usage afterwards
 ///
-/// Charges what a request turned out to cost, such as the tokens of a language model. The costs are always recorded and
-/// charged, below zero where need be: the next verification of the key then waits until a rate limit's debt has flowed
-/// back (at most 24 hours of it) or the period of a quota ends. Reports are taken for any key that the caller can access,
-/// also one that was revoked or has expired. The answer is sent once the report is stored.
+/// Charges what a request turned out to cost, such as the tokens of a language model. Costs are always recorded and
+/// charged, even beyond the limits. A limit that is exceeded admits nothing until the excess is refilled (at most that of
+/// 24 hours) or the period of the quota ends. Any key that the caller can access is accepted, even if it was revoked or has
+/// expired. The response is sent when the report is stored.
 #[utoipa::path(
     post, path = "/v1/keys/usage", tag = "Verification", operation_id = "reportUsage",
     request_body = UsageReport,

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa::openapi::ObjectBuilder;
-use utoipa::openapi::schema::Type;
+use utoipa::openapi::schema::{AnyOfBuilder, Schema, Type};
+use utoipa::openapi::{ObjectBuilder, Ref};
 
 use super::reply;
 use crate::domain::api_key::{ApiKey, Credential};
@@ -16,13 +16,13 @@ use crate::error::Code;
 use crate::verify::decision::{LimitOwner, LimitStatus};
 use crate::verify::verifier::Verdict;
 
-/// The result of a verification. For a key that is malformed or doesn't exist, nothing is told of a key.
+/// The result of a verification. If the key is malformed or doesn't exist, the fields that describe it are `null` or empty.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only the derived documentation reads it")]
 pub(crate) struct Verification<'a> {
     /// True if the key is valid for this request.
     valid: bool,
-    /// `VALID`, or the reason for the denial: the first that applies, in this order.
+    #[schema(schema_with = code_schema)]
     code: Outcome,
     /// A description of the code, for people.
     #[schema(value_type = String, example = "The key is valid.")]
@@ -56,11 +56,11 @@ pub(crate) struct Verification<'a> {
     metadata: &'a Metadata,
     /// How the limits of the key and of its organization stand after this verification.
     limits: Vec<LimitState>,
-    /// The limit that refused the request; of several, the one that takes longest.
+    /// The limit that refused the request; of several, the one that takes longest. `null` if none refused it.
     #[schema(required)]
     limited_by: Option<LimitState>,
-    /// Seconds after which that limit admits the costs; `null` if it never does: they are higher than the limit, or a
-    /// limit with the period `total` is used up.
+    /// Seconds after which that limit admits the costs, for `Retry-After`. `null` if no limit refused the request, or if
+    /// waiting doesn't help: the costs are higher than the limit, or a limit with the period `total` has too little left.
     #[schema(required, value_type = Option<u64>, example = 12)]
     retry_after_seconds: Option<u64>,
 }
@@ -90,6 +90,19 @@ pub(crate) struct LimitState {
     /// When all units are available again; `null` for the period `total`.
     #[schema(required, value_type = Option<String>, format = DateTime)]
     resets_at: Option<Timestamp>,
+}
+
+fn code_schema() -> Schema {
+    let description = "`VALID`, or the reason for the denial: the first that applies, in this order. In the results of \
+                       several verifications also `UNAVAILABLE`: this one can't be decided at the moment.";
+    let unavailable =
+        ObjectBuilder::new().schema_type(Type::String).enum_values(Some([Code::Unavailable.name()]));
+    AnyOfBuilder::new()
+        .item(Ref::from_schema_name(<Outcome as ToSchema>::name()))
+        .item(unavailable)
+        .description(Some(description))
+        .build()
+        .into()
 }
 
 fn owner_schema() -> ObjectBuilder {

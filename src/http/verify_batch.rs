@@ -12,9 +12,9 @@ use crate::error::{Code, Result};
 
 /// Verify several API keys
 ///
-/// Decides and counts up to 100 verifications in their order, as if each had come alone. The response has a result for
+/// Decides and counts up to 100 verifications in their order, as if each were sent alone. The response has a result for
 /// each. If one is malformed, the whole request is refused before anything is decided. A verification that can't be
-/// decided at the moment has the code `UNAVAILABLE`; the others stand.
+/// decided at the moment has the code `UNAVAILABLE`; the other results stand. The body may have 256 KiB.
 #[utoipa::path(
     post, path = "/v1/keys/verify-batch", tag = "Verification", operation_id = "verifyKeys",
     request_body = VerifyKeys,

@@ -20,8 +20,8 @@ pub(crate) struct VerifyKey<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, nullable = false, example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU0aBcDe")]
     key: Option<Cow<'a, str>>,
-    /// The key's id, in place of `key`, for callers with `admin:keys`. The key is then only checked: nothing is consumed
-    /// or counted.
+    /// The key's id, instead of `key`, for callers with `admin:keys`. The key is then only checked: nothing is charged or
+    /// counted.
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, nullable = false, min_length = 1, max_length = 69, example = "key_123")]
     key_id: Option<Cow<'a, str>>,
@@ -41,7 +41,7 @@ pub(crate) struct VerifyKey<'a> {
     #[serde(default)]
     #[schema(schema_with = costs::nullable_schema, required = false)]
     costs: Option<Costs>,
-    /// Checks the key without consuming or counting anything.
+    /// Checks the key without charging or counting anything.
     #[schema(default = false)]
     #[serde(default)]
     dry_run: Option<bool>,

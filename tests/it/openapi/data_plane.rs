@@ -6,6 +6,8 @@ use std::time::Duration;
 use reqwest::RequestBuilder;
 use reqwest::header::CONTENT_TYPE;
 use serde_json::{Value, json};
+use strum::VariantArray;
+use tollhouse::domain::verification::Outcome;
 use tollhouse::http::routes::Endpoint;
 
 use super::{Document, Operation, assert_valid, seed, seeded_server};
@@ -167,6 +169,15 @@ fn every_field_of_a_verification_is_required() {
         incomplete.as_object_mut().unwrap().remove(field);
         assert!(!validator.is_valid(&incomplete), "without {field}");
     }
+    // The last one is only in the results of several verifications.
+    for code in Outcome::VARIANTS.iter().map(|outcome| outcome.name()).chain(["UNAVAILABLE"]) {
+        let mut with_code = unknown.clone();
+        with_code["code"] = json!(code);
+        assert_valid(&validator, &with_code, code);
+    }
+    let mut other = unknown.clone();
+    other["code"] = json!("INVALID_API_KEY");
+    assert!(!validator.is_valid(&other), "a code of other responses");
     let mut other = unknown.clone();
     other["quota"] = json!(null);
     assert!(!validator.is_valid(&other), "a field that doesn't exist");
