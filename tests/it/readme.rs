@@ -20,6 +20,7 @@ const QUICKSTART: &str = "docs/quickstart.md";
 /// Pages that use the server and the variables of the quickstart's beginning.
 const CONFIGURATION: &str = "docs/reference/configuration.md";
 const LIMITS: &str = "docs/concepts/limits.md";
+const VERIFICATION: &str = "docs/concepts/verification.md";
 
 /// Serves until Ctrl-C, so it is run by a test of its own.
 const SAMPLE: &str = "sample";
@@ -153,6 +154,11 @@ fn the_configuration_is_changed_as_its_page_shows() {
 #[test]
 fn the_examples_of_limits_decide_as_their_page_shows() {
     run_after_the_quickstart_began(LIMITS);
+}
+
+#[test]
+fn keys_are_checked_by_id_and_together_as_their_page_shows() {
+    run_after_the_quickstart_began(VERIFICATION);
 }
 
 /// On a terminal programs behave differently: the server may show a secret, `jq` writes in color.
