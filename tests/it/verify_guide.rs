@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tollhouse::verify::secret::hash_secret;
@@ -15,8 +16,16 @@ use crate::support::{Answer, Binary, Client, free_address, guide, http_from};
 const GUIDE: &str = "guides/verify-keys.md";
 
 /// All blocks of the guide.
-const BLOCKS: [&str; 7] =
-    ["verify.sh", "verify.mjs", "server.mjs", "verify.py", "server.py", "introspect.mjs", "introspect.py"];
+const BLOCKS: [&str; 8] = [
+    "verify.sh",
+    "report.sh",
+    "verify.mjs",
+    "server.mjs",
+    "verify.py",
+    "server.py",
+    "introspect.mjs",
+    "introspect.py",
+];
 
 /// Our own programs that call what is shown.
 const ASKERS: [(&str, &str); 4] = [
@@ -93,7 +102,6 @@ impl Desk {
         command
     }
 
-    /// One for Python.
     fn python(&self, caller: &str, keys: &[&str]) -> Command {
         let mut command = self.command(target("python/bin/python").to_str().unwrap());
         command.arg(caller).args(keys);
@@ -158,6 +166,24 @@ async fn curl_node_and_python_verify() {
 
     let by_python: Vec<_> = lines(desk.python("ask_verify.py", &asked)).iter().map(told).collect();
     assert_eq!(by_python, expected);
+}
+
+#[tokio::test]
+async fn a_report_that_curl_repeats_counts_once() {
+    let desk = Desk::new().await;
+    desk.reader().await;
+    let admin = desk.tollhouse.admin();
+    let settings = admin.request(Method::PATCH, "/config").header("if-match", "*");
+    let declared = admin.send(settings.json(&json!({"meters": ["requests", "tokens"]}))).await;
+    assert_eq!(declared.status, 200, "{declared:?}");
+    let counted = ["first", "first", "second"].map(|id| {
+        let mut curl = desk.command("sh");
+        curl.arg("report.sh").env("KEY_ID", READER).env("REQUEST_ID", id);
+        lines(curl)[0]["data"]["counted"].clone()
+    });
+    assert_eq!(json!(counted), json!([true, false, true]));
+    let usage = admin.get(&format!("/analytics/usage?key_id={READER}&meter=tokens&period=1h")).await;
+    assert_eq!(usage.data()["totals"]["cost"], 2400, "{usage:?}");
 }
 
 /// RFC 7662 as other people read it: their clients authenticate by Basic and understand the answers.
@@ -255,9 +281,9 @@ struct Service {
 impl Service {
     async fn start(mut command: Command, address: SocketAddr) -> Self {
         let child = command.stdout(Stdio::null()).stderr(Stdio::inherit()).spawn().unwrap();
-        let mut service = Self { child, url: format!("http://{address}/workflows") };
+        let mut service = Self { child, url: format!("http://{address}") };
         let answers = async {
-            while service.call(None, [127, 0, 0, 1]).await.is_err() {
+            while service.call("/workflows", None, [127, 0, 0, 1]).await.is_err() {
                 assert_eq!(service.child.try_wait().unwrap(), None, "it ended");
                 tokio::task::yield_now().await;
             }
@@ -267,8 +293,8 @@ impl Service {
     }
 
     /// Its answer to a client at this address.
-    async fn call(&self, key: Option<&str>, from: [u8; 4]) -> reqwest::Result<Answer> {
-        let request = http_from(from).get(&self.url);
+    async fn call(&self, path: &str, key: Option<&str>, from: [u8; 4]) -> reqwest::Result<Answer> {
+        let request = http_from(from).get(format!("{}{path}", self.url));
         Client::try_send(match key {
             Some(key) => request.bearer_auth(key),
             None => request,
@@ -315,21 +341,18 @@ async fn only_good_keys_pass(mut desk: Desk, service: Service) {
     let good = desk.reader().await;
     let narrow = desk.key("key_narrow", json!({"scopes": ["workflows:write"]})).await;
     let near = desk.key("key_near", json!({"scopes": ["*"], "allowed_ips": ["127.0.0.9/32"]})).await;
-    let once = json!({"scopes": ["*"], "limits": [{"limit": 1, "window_seconds": 86_400}]});
-    let once = desk.key("key_once", once).await;
     for (key, from, status, code) in [
         (None, here, 401, "UNAUTHENTICATED"),
         (Some(MALFORMED), here, 401, "MALFORMED"),
         (Some(narrow.as_str()), here, 403, "INSUFFICIENT_SCOPE"),
         (Some(&near), there, 403, "IP_NOT_ALLOWED"),
         (Some(&near), here, 200, ""),
-        (Some(&once), here, 200, ""),
-        (Some(&once), here, 429, "RATE_LIMITED"),
         (Some(&good), here, 200, ""),
     ] {
-        let answer = service.call(key, from).await.unwrap();
+        let answer = service.call("/workflows", key, from).await.unwrap();
         assert_eq!(answer.status, status, "{code}: {answer:?}");
         assert_eq!(answer.header("www-authenticate").is_some(), status == 401, "{answer:?}");
+        assert_eq!(answer.header("retry-after"), None, "{answer:?}");
         if status == 200 {
             assert_eq!(answer.json, json!({"organization": "org_1", "workflows": []}));
         } else {
@@ -337,8 +360,41 @@ async fn only_good_keys_pass(mut desk: Desk, service: Service) {
             assert!(answer.text.contains(&format!("\"{code}\"")), "{answer:?}");
         }
     }
+    limits_are_passed_on(&desk, &service).await;
     desk.revoke(READER).await;
-    assert_eq!(service.call(Some(&good), here).await.unwrap().status, 401);
+    assert_eq!(service.call("/workflows", Some(&good), here).await.unwrap().status, 401);
     desk.tollhouse.terminate();
-    assert_eq!(service.call(Some(&near), here).await.unwrap().status, 503, "it fails open");
+    assert_eq!(service.call("/workflows", Some(&near), here).await.unwrap().status, 503, "it fails open");
+}
+
+/// A route is charged what it costs, and a client that has to wait learns for how long.
+async fn limits_are_passed_on(desk: &Desk, service: &Service) {
+    let key = async |id: &str, limit: Value| desk.key(id, json!({"scopes": ["*"], "limits": [limit]})).await;
+    let window = key("key_window", json!({"limit": 12, "window_seconds": 86_400})).await;
+    let total = key("key_total", json!({"limit": 11, "period": "total"})).await;
+    let small = key("key_small", json!({"limit": 9, "window_seconds": 60})).await;
+    let [list, export] = ["/workflows", "/workflows/export"];
+    for (key, path, status, code, retry_after) in [
+        (&window, export, 200, "", None),
+        // 8 of 12 tokens are missing, which are refilled in 16 hours.
+        (&window, export, 429, "RATE_LIMITED", Some(57_600)),
+        (&window, list, 200, "", None),
+        (&window, list, 200, "", None),
+        (&window, list, 429, "RATE_LIMITED", Some(7_200)),
+        // Waiting doesn't help.
+        (&total, export, 200, "", None),
+        (&total, export, 429, "QUOTA_EXCEEDED", None),
+        (&total, list, 200, "", None),
+        (&total, list, 429, "QUOTA_EXCEEDED", None),
+        (&small, export, 429, "RATE_LIMITED", None),
+    ] {
+        let answer = service.call(path, Some(key), [127, 0, 0, 9]).await.unwrap();
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
+        assert!(answer.text.contains(code), "{answer:?}");
+        let seconds = answer.header("retry-after").map(|seconds| seconds.parse::<u32>().unwrap());
+        // The test takes some of the time.
+        let is_close_to =
+            |longest: u32| seconds.is_some_and(|seconds| (longest - 600..=longest).contains(&seconds));
+        assert!(retry_after.map_or(seconds.is_none(), is_close_to), "{path}: {answer:?}");
+    }
 }
