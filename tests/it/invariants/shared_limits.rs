@@ -115,6 +115,40 @@ async fn i7_two_keys_share_their_organizations_own_limit() {
     assert_eq!(admitted(&server, &secrets, 6).await, [100, 100]);
 }
 
+/// One key is called as often as 64 callers can, another one at the rate of its limit. Both limits together are that of
+/// the organization, so there is no unit to spare.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i7_a_paced_client_gets_its_share_beside_a_hot_one() {
+    let server = Server::start().await;
+    server.organization("org_1").await;
+    let minute = |limit: u32| json!([{"limit": limit, "window_seconds": 60}]);
+    set_limits(&server, "/organizations/org_1", minute(1000)).await;
+    let hot = create_keys(&server, "org_1", &minute(600), 1).await.remove(0);
+    let paced = create_keys(&server, "org_1", &minute(400), 1).await.remove(0);
+    let client = server.admin();
+    for (secret, burst) in [(&hot, 600), (&paced, 400)] {
+        let spent = verify(&client, json!({"key": secret, "cost": burst})).await;
+        assert_eq!(spent["code"], "VALID", "{spent}");
+    }
+    let mut hot_units = 0;
+    for step in 0..20 {
+        server.advance(Duration::from_millis(150));
+        let call = |secret: &str| {
+            let client = client.clone();
+            let body = json!({ "key": secret });
+            tokio::spawn(async move { verify(&client, body).await["valid"] == true })
+        };
+        let hot_calls: Vec<_> = (0..64).map(|_| call(&hot)).collect();
+        assert!(call(&paced).await.unwrap(), "the paced client is refused in step {step}");
+        assert!(!call(&paced).await.unwrap(), "the paced client gets more than its share in step {step}");
+        for admitted in hot_calls {
+            hot_units += u32::from(admitted.await.unwrap());
+        }
+    }
+    assert_eq!(hot_units, 30, "the hot client gets its share, too");
+    assert_eq!(remaining(&server, &hot).await, [0, 0]);
+}
+
 #[tokio::test]
 async fn i8_a_refusal_by_one_of_the_two_charges_neither() {
     let server = Server::start().await;
