@@ -9,6 +9,7 @@
 mod batch;
 mod load_client;
 mod quota;
+mod reports;
 mod resource;
 mod snapshot;
 
