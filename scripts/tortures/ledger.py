@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
 TRIED = 30  # secrets that must be denied
-METERS = ["requests", "tokens"]  # of the quotas
+METERS = ["requests", "tokens"]  # of the quotas that verifications spend
+REPORTED = "bytes"  # the meter of the quotas that only reports of usage charge
 
 
 @dataclass
@@ -49,22 +50,51 @@ class Key:
 
 
 @dataclass
+class Report:
+    """A report of usage, and the position of the record at its acknowledgment; None before. Until then it is repeated,
+    and it must count once."""
+    id: str
+    units: int
+    position: int | None = None
+
+    def is_due(self, position):
+        """True if the report was acknowledged, up to a position of the record."""
+        return self.position is not None and (position is None or self.position <= position)
+
+
+@dataclass
 class QuotaKey:
     """A key and its organization, which have a quota of `limit` units for each meter, and the positions of the record
-    at the key's VALID verifications. Each of them has spent a unit of each quota."""
+    at the key's VALID verifications. Each of them has spent a unit of each quota of `METERS`. Only the reports use
+    `REPORTED`."""
     id: str
     organization: str
     secret: str
     limit: int
     valid: list = field(default_factory=list)
+    reports: list = field(default_factory=list)
 
     def verify(self, caller):
         return caller.verify(self.secret, **{meter: 1 for meter in METERS})
 
-    def is_over_quota(self, stored, used):
-        """True if some quota allows, or has leased, fewer units than were used."""
-        leased = [stored.leased.get((id, meter), 0) for id in (self.id, self.organization) for meter in METERS]
-        return used > min(self.limit, *leased)
+    def is_over_quota(self, stored, position):
+        """True if some quota allows, or has leased, fewer units than were used. Reports are counted above it, too."""
+        used = sum(position is None or at <= position for at in self.valid)
+        reported = sum(report.units for report in self.reports if report.is_due(position))
+        leased = {meter: min(stored.leased.get((id, meter), 0) for id in (self.id, self.organization))
+                  for meter in [*METERS, REPORTED]}
+        return used > self.limit or any(used > leased[meter] for meter in METERS) or reported > leased[REPORTED]
+
+    def lost_reports(self, stored, position):
+        """Number of acknowledged reports that are not stored."""
+        return sum(report.is_due(position) and stored.reports.get((self.id, report.id)) != report.units
+                   for report in self.reports)
+
+    def is_usage_wrong(self, stored):
+        """True if the recorded usage is not the sum of the stored reports."""
+        sum_of_reports = sum(units for (id, _), units in stored.reports.items() if id == self.id)
+        return any(usage.get(id, 0) != sum_of_reports
+                   for usage in stored.reported_usage for id in (self.id, self.organization))
 
 
 @dataclass
@@ -111,6 +141,19 @@ class Stored:
                                     "LEFT JOIN api_keys k ON k.seq = subject "
                                     "LEFT JOIN organizations o ON o.seq = -1 - subject GROUP BY subject, meter")
             self.leased = {(id, meter): leased for id, meter, leased in rows}
+            rows = database.execute("SELECT k.id, r.id, json_extract(costs, ?) FROM usage_reports r "
+                                    "JOIN api_keys k ON k.seq = key_seq", [f"$.{REPORTED}"])
+            self.reports = {(key, id): units for key, id, units in rows}
+            self.reported_usage = [self.usage_of(database, table) for table in ("hourly", "daily")]
+
+    @staticmethod
+    def usage_of(database, table):
+        """The recorded units of the meter of the reports, by key or organization."""
+        rows = database.execute(f"SELECT coalesce(k.id, o.id), sum(units) FROM usage_units_{table} "
+                                "LEFT JOIN api_keys k ON k.seq = subject "
+                                "LEFT JOIN organizations o ON o.seq = -1 - subject WHERE meter = ? GROUP BY subject",
+                                [REPORTED])
+        return dict(rows.fetchall())
 
 
 def digest(secret):
@@ -141,14 +184,16 @@ class Ledger:
         self.quota_keys = []
         self.lost = set()  # ids of keys for which the last check found something lost
         self.unexpected = Counter()  # responses that are neither a success nor a refusal, by status and code
+        self.miscounted = 0  # responses to reports that count one twice or never
 
     def add(self, key):
         with self.lock:
             self.keys.append(key)
 
     def acknowledged(self, position=None):
-        return sum(change.outcome == ACKNOWLEDGED and (position is None or change.position <= position)
-                   for key in self.keys for change in key.changes)
+        changes = sum(change.outcome == ACKNOWLEDGED and (position is None or change.position <= position)
+                      for key in self.keys for change in key.changes)
+        return changes + sum(report.is_due(position) for key in self.quota_keys for report in key.reports)
 
     def check(self, stored, result, position=None):
         """Compares a database with what was acknowledged, up to a position of the record, and adds the differences.
@@ -157,9 +202,14 @@ class Ledger:
         for key in self.keys:
             self.check_key(key, stored, result, position)
         for key in self.quota_keys:
-            used = sum(position is None or at <= position for at in key.valid)
-            if key.is_over_quota(stored, used):
+            if key.is_over_quota(stored, position):
                 result.over_quota += 1
+            result.add_lost("acknowledged reports of usage lost", key.lost_reports(stored, position))
+            if key.is_usage_wrong(stored):
+                result.add_wrong("usage that is not the sum of its reports")
+        if self.miscounted:
+            result.add_wrong("reports of usage that were counted twice or never", self.miscounted)
+            self.miscounted = 0
 
     def check_key(self, key, stored, result, position):
         due = [change.outcome == ACKNOWLEDGED and (position is None or change.position <= position)

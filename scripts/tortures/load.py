@@ -4,7 +4,7 @@ import random
 import threading
 import time
 
-from ledger import ACKNOWLEDGED, METERS, REFUSED, UNKNOWN, Change, Key, QuotaKey
+from ledger import ACKNOWLEDGED, METERS, REFUSED, REPORTED, UNKNOWN, Change, Key, QuotaKey, Report
 from shim import REFUSALS
 
 CLIENTS = 8
@@ -123,8 +123,9 @@ def create_quota_key(server, ledger, name):
             raise SystemExit(f"a key with quotas was not created: {path}: {status} {code}")
         return data
 
-    call("PATCH", "config", {"meters": METERS}, headers={"If-Match": "*"})
-    limits = [{"meter": meter, "limit": QUOTA, "period": "month"} for meter in METERS]
+    meters = [*METERS, REPORTED]
+    call("PATCH", "config", {"meters": meters}, headers={"If-Match": "*"})
+    limits = [{"meter": meter, "limit": QUOTA, "period": "month"} for meter in meters]
     key = f"key_{name}"
     organization = f"org_{name}"
     call("POST", "organizations", {"id": organization, "name": name, "email": f"{name}@example.com", "limits": limits})
@@ -133,8 +134,41 @@ def create_quota_key(server, ledger, name):
     ledger.quota_keys.append(QuotaKey(key, organization, secret, QUOTA))
 
 
+class Reporter:
+    """Makes reports of the usage of a key, and repeats some of them: first the one that was not acknowledged."""
+
+    def __init__(self, server, ledger, key, rng, position):
+        self.caller = server.caller()
+        self.ledger = ledger
+        self.key = key
+        self.rng = rng
+        self.position = position
+
+    def step(self):
+        reports = self.key.reports
+        is_new = not reports or reports[-1].position is not None and self.rng.random() < 0.7
+        if is_new:
+            report = Report(f"report-{len(reports)}", self.rng.randrange(1, 20))
+            reports.append(report)
+        else:
+            report = reports[-1] if reports[-1].position is None else self.rng.choice(reports)
+        was_acknowledged = report.position is not None
+        body = {"key_id": self.key.id, "costs": {REPORTED: report.units}, "id": report.id}
+        status, data, code = self.caller.call("POST", "/v1/keys/usage", body)
+        position = self.position()
+        if status == 200:
+            # Of a report that was repeated because it was not acknowledged, nobody knows whether it was counted.
+            is_wrong = not data["counted"] if is_new else data["counted"] and was_acknowledged
+            self.ledger.miscounted += is_wrong
+            if not was_acknowledged:
+                report.position = position
+        elif status is not None and code not in REFUSALS:
+            self.ledger.unexpected[f"{status} {code}"] += 1
+
+
 class Load:
-    """Writers, each in a thread, and one client that spends quotas, until they are stopped or unanswered.
+    """Writers, each in a thread, one client that spends quotas and one that makes reports, until they are stopped or
+    unanswered.
 
     A leave of the context stops and joins them.
     """
@@ -147,8 +181,10 @@ class Load:
                         for number in range(clients)]
         self.threads = [threading.Thread(target=self.write, args=(writer,)) for writer in self.writers]
         if ledger.quota_keys:
-            spender = threading.Thread(target=self.spend, args=(server.caller(), ledger.quota_keys[-1], position))
-            self.threads.append(spender)
+            key = ledger.quota_keys[-1]
+            reporter = Reporter(server, ledger, key, random.Random(rng.random()), position)
+            self.threads += [threading.Thread(target=self.spend, args=(server.caller(), key, position)),
+                             threading.Thread(target=self.report, args=(reporter,))]
 
     def __enter__(self):
         for thread in self.threads:
@@ -173,6 +209,11 @@ class Load:
             if key.verify(caller) == "VALID":
                 key.valid.append(position())
             time.sleep(0.002)
+
+    def report(self, reporter):
+        while not self.stopped.is_set():
+            reporter.step()
+            time.sleep(0.01)
 
     def answered(self):
         return sum(writer.answered for writer in self.writers)

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 
 from crashes import check_stopped, directory
-from ledger import ACKNOWLEDGED, Ledger, Result
+from ledger import ACKNOWLEDGED, REPORTED, Ledger, Result
 from load import Load, create_quota_key
 from power import DROPPED, Disk, durable_files, read_record
 from shim import Control, Server
@@ -46,7 +46,8 @@ def edited_file(dir, rng, name, edit):
         create_quota_key(server, ledger, "quota")
         with Load(server, ledger, rng.random(), "e") as load:
             load.wait_for(CHANGES)
-            wait_until(lambda: ledger.quota_keys[0].valid)
+            quota_key = ledger.quota_keys[0]
+            wait_until(lambda: quota_key.valid and any(report.is_due(None) for report in quota_key.reports))
         server.kill()
     with closing(sqlite3.connect(dir / "data" / "tollhouse.db")) as database:
         expected = edit(database, ledger)
@@ -60,7 +61,7 @@ def wait_until(condition):
     end = time.monotonic() + 30
     while not condition():
         if time.monotonic() > end:
-            raise SystemExit("no verification was answered")
+            raise SystemExit("no verification or no report was answered")
         time.sleep(0.01)
 
 
@@ -98,11 +99,25 @@ def forget_lease_of_organization(database, ledger):
     return {"over_quota": 1}
 
 
+def remove_report(database, ledger):
+    """Removes a report, but not the usage that it was counted as."""
+    report = next(report for report in ledger.quota_keys[0].reports if report.is_due(None))
+    database.execute("DELETE FROM usage_reports WHERE id = ?", [report.id])
+    return {"lost": 1, "wrong": 1}
+
+
+def count_report_twice(database, ledger):
+    database.execute("UPDATE usage_units_hourly SET units = units + 1 WHERE meter = ? AND subject < 0", [REPORTED])
+    return {"wrong": 1}
+
+
 EDITS = (("an acknowledged key removed from the file", remove_key),
          ("the event of an acknowledged change removed", remove_event),
          ("all disabled keys active again", revive_keys),
          ("all used quotas set to 0", forget_leases),
-         ("an organization's used quota of tokens set to 0", forget_lease_of_organization))
+         ("an organization's used quota of tokens set to 0", forget_lease_of_organization),
+         ("an acknowledged report of usage removed", remove_report),
+         ("a report of usage counted twice for an organization", count_report_twice))
 COUNTS = ("lost", "wrong", "revoked_valid", "over_quota")
 
 

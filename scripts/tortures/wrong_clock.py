@@ -24,7 +24,7 @@ WRONG_SECONDS = 3
 TABLES = (("usage_hourly", "start || ' ' || subject"), ("usage_daily", "start || ' ' || subject"),
           ("usage_units_hourly", "start || ' ' || subject || ' ' || meter"),
           ("usage_units_daily", "start || ' ' || subject || ' ' || meter"),
-          ("verification_log", "seq"), ("audit_events", "seq"))
+          ("usage_reports", "key_seq || ' ' || id"), ("verification_log", "seq"), ("audit_events", "seq"))
 
 
 def rows(data):
