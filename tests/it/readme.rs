@@ -21,6 +21,7 @@ const QUICKSTART: &str = "docs/quickstart.md";
 const CONFIGURATION: &str = "docs/reference/configuration.md";
 const LIMITS: &str = "docs/concepts/limits.md";
 const VERIFICATION: &str = "docs/concepts/verification.md";
+const PLANS: &str = "docs/guides/plans.md";
 
 /// Serves until Ctrl-C, so it is run by a test of its own.
 const SAMPLE: &str = "sample";
@@ -159,6 +160,11 @@ fn the_examples_of_limits_decide_as_their_page_shows() {
 #[test]
 fn keys_are_checked_by_id_and_together_as_their_page_shows() {
     run_after_the_quickstart_began(VERIFICATION);
+}
+
+#[test]
+fn organizations_move_between_plans_as_the_guide_shows() {
+    run_after_the_quickstart_began(PLANS);
 }
 
 /// On a terminal programs behave differently: the server may show a secret, `jq` writes in color.
