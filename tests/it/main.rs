@@ -1,6 +1,7 @@
 //! The single integration test binary: a real server, real files and real HTTP.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod ai_gateway_guide;
 mod api;
 mod bad_input;
 mod binary;
