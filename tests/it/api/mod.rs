@@ -24,6 +24,7 @@ mod patches;
 mod plans;
 mod scopes;
 mod settings;
+mod usage_reports;
 mod users;
 mod verify;
 mod verify_costs;

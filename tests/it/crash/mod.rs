@@ -13,7 +13,6 @@ mod reports;
 mod resource;
 mod snapshot;
 
-use std::env;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,7 +22,7 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::support::{ADMIN_KEY, Binary};
+use crate::support::{ADMIN_KEY, Binary, number_from_env};
 use load_client::LoadClient;
 use snapshot::Snapshot;
 
@@ -62,11 +61,6 @@ async fn i1_i2_a_kill_loses_no_acknowledged_change() {
     let mut server = serve(dir.path());
     check_after_restart(&server, dir.path(), clients).await;
     assert_eq!(server.terminate(), Some(0), "a graceful shutdown after the kills");
-}
-
-/// The number in an environment variable.
-fn number_from_env(name: &str) -> Option<u64> {
-    env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number")))
 }
 
 fn serve(dir: &Path) -> Binary {

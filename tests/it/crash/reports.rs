@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::serve;
-use crate::support::{Answer, Binary, Client};
+use crate::support::{Answer, Binary, Client, number_from_env};
 
 const REPORTERS: usize = 16;
 const KEYS: usize = 3;
-const ROUNDS: usize = 5;
-/// So low that the reports exceed it: reports are counted also beyond a quota.
+/// The number of kills, unless `CRASH_ROUNDS` sets another one.
+const ROUNDS: u64 = 5;
+/// So low that the reports exceed it.
 const LIMIT: u64 = 5000;
 const MAX_UNITS: u64 = 100;
 /// The units that a crash forfeits at most: a lease, and the reports that were being stored.
@@ -165,7 +166,8 @@ async fn i9_kills_lose_no_report_and_count_none_twice() {
     create_keys(&server).await;
     let acknowledged = Arc::new(AtomicUsize::new(0));
     let mut reporters: Vec<_> = (0..REPORTERS).map(Reporter::new).collect();
-    for _ in 0..ROUNDS {
+    let rounds = number_from_env("CRASH_ROUNDS").unwrap_or(ROUNDS);
+    for _ in 0..rounds {
         let count = fastrand::usize(50..200);
         reporters = run_round(&mut server, reporters, &acknowledged, (count, true)).await;
         server = serve(dir.path());
@@ -186,7 +188,7 @@ async fn i9_kills_lose_no_report_and_count_none_twice() {
     // The reports count on the quota, of which each crash forfeits little, and a graceful stop nothing.
     assert!(total > LIMIT, "{total}");
     assert_eq!(quota(&server).await, ("QUOTA_EXCEEDED".to_owned(), 0));
-    let max_forfeited = ROUNDS as u64 * MAX_FORFEITED;
+    let max_forfeited = rounds * MAX_FORFEITED;
     let limits = json!([{"meter": "tokens", "limit": total + max_forfeited, "period": "total"}]);
     let raised = server.admin().patch("/organizations/org_1", json!({ "limits": limits })).await;
     assert_eq!(raised.status, 200, "{raised:?}");

@@ -49,7 +49,7 @@ use tollhouse::domain::id::Kind;
 use tollhouse::domain::stored_name::StoredName;
 use tollhouse::domain::time::Timestamp;
 
-use crate::support::{Answer, Client, DEADLINE, Server, until};
+use crate::support::{Answer, Client, DEADLINE, Server, number_from_env, until};
 
 /// A server that trusts the test's `X-Forwarded-For` and has no rate limits.
 async fn behind_a_proxy() -> Server {
@@ -81,6 +81,14 @@ async fn call_from(
             None => request,
         })
         .await
+}
+
+/// The seeds of a test of random limits: always the same ones, or as many others as `LIMIT_ROUNDS` says, which begin at
+/// `LIMIT_SEED` or at a random one.
+fn limit_seeds(count: u64) -> Vec<u64> {
+    let Some(rounds) = number_from_env("LIMIT_ROUNDS") else { return (0..count).collect() };
+    let first = number_from_env("LIMIT_SEED").unwrap_or_else(|| fastrand::u64(..));
+    (0..rounds).map(|number| first.wrapping_add(number)).collect()
 }
 
 /// An audit event that is stored without a request, for tests that need many of them. `index` makes its id unique.

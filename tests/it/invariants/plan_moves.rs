@@ -16,6 +16,7 @@ use tollhouse::domain::verification::Outcome;
 use tollhouse::service::usage;
 use tollhouse::verify::verifier::{KeyToVerify, Verdict, VerifyRequest};
 
+use super::limit_seeds;
 use crate::support::{Client, Server, until};
 
 const CALLERS: usize = 64;
@@ -285,12 +286,13 @@ async fn prepare(server: &Server, rng: &mut Rng) -> Arc<Run> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i17_limits_that_change_under_load_admit_no_unit_twice() {
-    for seed in 0..4 {
+    for seed in limit_seeds(4) {
         println!("seed {seed}");
         let mut rng = Rng::with_seed(seed);
         let server = Server::start().await;
         let run = prepare(&server, &mut rng).await;
         let (admitted, refused) = run.run(&server.admin(), &mut rng).await;
+        println!("{} admitted, {refused} refused", admitted.len());
         assert!(admitted.len() > 500 && refused > 500, "{} admitted, {refused} refused", admitted.len());
         let sums = assert_unbroken(&admitted);
 

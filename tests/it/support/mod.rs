@@ -64,6 +64,12 @@ pub(crate) async fn until(description: &str, mut condition: impl FnMut() -> bool
     assert!(tokio::time::timeout(DEADLINE, waiting).await.is_ok(), "timed out: {description}");
 }
 
+/// The number in an environment variable.
+pub(crate) fn number_from_env(name: &str) -> Option<u64> {
+    let parse = |text: String| text.parse().unwrap_or_else(|_| panic!("{name}={text} is not a number"));
+    std::env::var(name).ok().map(parse)
+}
+
 /// Asserts that two sets are equal; otherwise reports how they differ.
 #[track_caller]
 pub(crate) fn assert_same_items<T: Ord + Debug>(

@@ -14,6 +14,7 @@ use tollhouse::domain::meter::{Cost, Meter};
 use tollhouse::domain::verification::Outcome;
 use tollhouse::service::usage;
 
+use super::limit_seeds;
 use crate::support::{NOW, Server};
 use balance::Balance;
 use caller::{Call, Report, Target, meter, verify};
@@ -230,8 +231,9 @@ impl Case {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn i17_all_limits_of_keys_and_their_organization_decide_together() {
     let mut sums = Counts::default();
-    for seed in 0..10 {
-        let mut rng = Rng::with_seed(seed);
+    let seeds = limit_seeds(10);
+    for seed in &seeds {
+        let mut rng = Rng::with_seed(*seed);
         println!("seed {seed}");
         let mut case = Case::create(&mut rng).await;
         let pauses = [Duration::from_millis(700), Duration::from_secs(25 * 3600), Duration::from_secs(90)];
@@ -245,5 +247,6 @@ async fn i17_all_limits_of_keys_and_their_organization_decide_together() {
         case.assert_usage().await;
     }
     // The run is meaningful only with many calls of each kind.
-    assert!(sums.0.iter().all(|count| *count > 1000), "{sums:?}");
+    println!("{sums:?}");
+    assert!(sums.0.iter().all(|count| *count > 100 * seeds.len()), "{sums:?}");
 }
