@@ -15,13 +15,13 @@ CREATE TABLE meta (
     value TEXT NOT NULL
 ) STRICT, WITHOUT ROWID;
 
--- The platform's settings, in one row. Their initial values come from the configuration. No secret with
--- a wrong checksum was ever stored under one of the `checked_prefixes`, so such a secret is refused
--- without a lookup.
+-- The platform's settings, in one row. Their initial values come from the configuration.
+-- `known_prefixes` has every prefix of secrets that is or was among the settings, and whether a secret
+-- with a wrong checksum is refused without a lookup: no such secret was valid when the prefix was added.
 CREATE TABLE settings (
     one              INTEGER PRIMARY KEY CHECK (one = 1),
     settings         TEXT NOT NULL,
-    checked_prefixes TEXT NOT NULL,
+    known_prefixes   TEXT NOT NULL,
     revision         INTEGER NOT NULL,
     updated_at       INTEGER NOT NULL
 ) STRICT;
@@ -107,7 +107,8 @@ INSERT INTO scopes (scope, description, built_in, created_at) VALUES
 
 -- `status` is what an administrator set; `expired` is derived from `expires_at`. A key without an
 -- organization is a platform key. Revoked keys stay, so that their ids and secrets are never reused.
--- `limits` is a JSON list; NULL means that those of the organization's plan apply.
+-- `limits` is a JSON list; NULL means that those of the organization's plan apply. `previous_start` is the
+-- `start` of the previous secret; NULL means unknown.
 CREATE TABLE api_keys (
     seq             INTEGER PRIMARY KEY,
     id              TEXT NOT NULL UNIQUE,
@@ -127,6 +128,7 @@ CREATE TABLE api_keys (
     last_used_at    INTEGER,
     rotated_at      INTEGER,
     previous_secret_expires_at INTEGER,
+    previous_start  TEXT,
     revoked_at      INTEGER,
     revoked_reason  TEXT,
     revision        INTEGER NOT NULL,

@@ -6,6 +6,8 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use crate::app::App;
+use crate::domain::secret_format::prefix_of;
+use crate::domain::secret_prefix::KnownPrefixes;
 use crate::error::{Code, Error, Result};
 use crate::service::operator_keys;
 use crate::store::part_file::PartFile;
@@ -44,12 +46,12 @@ pub(super) async fn create(app: &App, file: &Path) -> Result<Option<String>> {
         warn_if_ignored(app).await;
         return Ok(None);
     }
-    if let Some((secret, shown)) = secret_from_environment(&app.settings.get().await?.checked_prefixes)? {
+    let current = app.settings.get().await?.to_arc();
+    if let Some((secret, shown)) = secret_from_environment(&current.known_prefixes)? {
         operator_keys::create_first_key(app, secret).await?;
         return Ok(Some(shown));
     }
-    let prefix = app.settings.get().await?.settings.keys.prefix.clone();
-    let secret = Secret::generate(&app.random, &prefix)?;
+    let secret = Secret::generate(&app.random, current.settings.keys.default_prefix())?;
     let shown = if std::io::stderr().is_terminal() {
         None
     } else {
@@ -142,7 +144,7 @@ impl GivenKey {
 }
 
 /// Reads and validates the first admin key from the environment. Returns the secret and a shell expression for it.
-pub(super) fn secret_from_environment(checked_prefixes: &[String]) -> Result<Option<(Secret, String)>> {
+pub(super) fn secret_from_environment(known: &KnownPrefixes) -> Result<Option<(Secret, String)>> {
     let Some(GivenKey { key, variable: source, shown }) = key_from_environment()? else { return Ok(None) };
     if !(32..=secret::MAX_SECRET_BYTES).contains(&key.len())
         || !key.bytes().all(|byte| byte.is_ascii_graphic())
@@ -152,10 +154,10 @@ pub(super) fn secret_from_environment(checked_prefixes: &[String]) -> Result<Opt
             "{source}: the key must have 32 to {max} printable ASCII characters and no spaces."
         )));
     }
-    if !secret::is_plausible(checked_prefixes, &key) {
-        let prefixes = checked_prefixes.join("_… or ");
+    if !secret::is_plausible(known, &key) {
+        let prefix = prefix_of(&key).unwrap_or_default();
         return Err(invalid_request(format!(
-            "{source}: the key has the form {prefixes}_… but a wrong checksum; check that it is complete."
+            "{source}: the key has the form {prefix}_… but a wrong checksum; check that it is complete."
         )));
     }
     if is_easy_to_guess(key.as_bytes()) {

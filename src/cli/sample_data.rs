@@ -14,10 +14,10 @@ use crate::verify::secret::Secret;
 /// a sample `curl` command.
 pub(crate) async fn seed(app: &Arc<App>, address: SocketAddr) -> Result<String> {
     let current = app.settings.get().await?;
-    let (secret, admin_key) = match first_key::secret_from_environment(&current.checked_prefixes)? {
+    let (secret, admin_key) = match first_key::secret_from_environment(&current.known_prefixes)? {
         Some(given) => given,
         None => {
-            let secret = Secret::generate(&app.random, &current.settings.keys.prefix)?;
+            let secret = Secret::generate(&app.random, current.settings.keys.default_prefix())?;
             let admin_key = secret.reveal().to_owned();
             (secret, admin_key)
         }

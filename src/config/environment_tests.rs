@@ -2,7 +2,7 @@ use std::fs;
 use std::path::Path;
 
 use super::layers::FileKind;
-use super::tests::{env_pairs, env_warnings, fault_messages};
+use super::tests::{env_pairs, env_warnings, fault_messages, load_with_env, load_with_file};
 use super::*;
 
 #[test]
@@ -181,4 +181,21 @@ fn the_system_file_is_read_if_no_other_is_named() {
     assert_eq!(readers(None, &[("TOLLHOUSE_DATABASE__READERS", "9")]).unwrap(), 9);
     std::fs::write(&system, "database.reader = 7").unwrap();
     assert!(readers(None, &[]).unwrap_err().to_string().contains("database.readers"));
+}
+
+#[test]
+fn prefixes_of_keys_are_a_list_in_the_environment_too() {
+    for list in ["acme_live, acme_test", "['acme_live', 'acme_test']"] {
+        let config = load_with_env(&[("TOLLHOUSE_KEYS__PREFIXES", list)]).unwrap();
+        assert_eq!(config.keys.prefixes, ["acme_live", "acme_test"], "{list}");
+    }
+    // A misspelled name.
+    let file = fault_messages(load_with_file("keys.prefix = 'acme'"));
+    assert!(
+        file[0].ends_with("keys.prefix: unknown setting; the nearest known one is keys.prefixes"),
+        "{file:?}"
+    );
+    let environment = load_with_env(&[("TOLLHOUSE_KEYS__PREFIX", "acme")]).unwrap_err().to_string();
+    let hint = "TOLLHOUSE_KEYS__PREFIX: unknown setting; the nearest known one is TOLLHOUSE_KEYS__PREFIXES";
+    assert!(environment.contains(hint), "{environment}");
 }

@@ -315,7 +315,9 @@ fn is_valid_setting(rule: &Rule, value: &Value) -> bool {
     let json = serde_json::to_vec(value).ok().and_then(|json| Json::parse(&json).ok());
     json.is_some_and(|mut json| {
         Redactor::default().flag_secrets(&mut json);
-        rule.parse(&json, &mut Faults::default()).is_some()
+        let mut faults = Faults::default();
+        let is_parsed = rule.parse(&json, &mut faults).is_some();
+        is_parsed && faults.finish(()).is_ok()
     })
 }
 

@@ -13,7 +13,7 @@ pub(super) fn env_pairs(environment: &[(&str, &str)]) -> Vec<(OsString, OsString
     environment.iter().map(|(name, value)| (name.into(), value.into())).collect()
 }
 
-fn load_with_env(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+pub(super) fn load_with_env(environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
     EffectiveConfig::load(None, env_pairs(environment), ConfigFlags::default())
         .map(|effective| effective.config)
 }
@@ -119,7 +119,7 @@ fn later_sources_override_earlier_ones_and_are_reported() {
     let file = dir.path().join("tollhouse.toml");
     fs::write(
         &file,
-        "http.listen = '127.0.0.1:1'\n\n[database]\nreaders = 7\ndir = 'a'\n[keys]\nprefix = 'file'\n",
+        "http.listen = '127.0.0.1:1'\n\n[database]\nreaders = 7\ndir = 'a'\n[keys]\nprefixes = ['file']\n",
     )
     .unwrap();
     let environment =
@@ -130,14 +130,14 @@ fn later_sources_override_earlier_ones_and_are_reported() {
 
     assert_eq!(config.http.listen.port(), 2);
     assert_eq!((config.database.readers, &*config.database.dir), (7, Path::new("c")));
-    assert_eq!(config.keys.prefix, "file");
+    assert_eq!(config.keys.prefixes, ["file"]);
     assert_eq!(config.database.group_limit, 256);
     let file = file.display();
     let expected = [
         ("database.dir", "--data".to_owned()),
         ("database.readers", format!("{file}:4")),
         ("http.listen", "TOLLHOUSE_HTTP__LISTEN".to_owned()),
-        ("keys.prefix", format!("{file}:7")),
+        ("keys.prefixes", format!("{file}:7")),
     ];
     assert_eq!(origins, expected.map(|(setting, origin)| (setting.to_owned(), origin)).into());
 }
@@ -265,7 +265,8 @@ fn all_config_errors_are_reported_at_once() {
     let text = "[http]\nlisten = 8080\nheader_timeout = '0s'\ntrusted_proxies = ['10.0.0.0/8', 'x', '10.0.0.1/8']\n\
                 [database]\nreaders = 'many'\nreader = 1\n[cache]\nmax_bytes = -1\n";
     fs::write(&path, text).unwrap();
-    let environment = env_pairs(&[("TOLLHOUSE_KEYS__PREFIX", "7"), ("TOLLHOUSE_DATABASE__GROUP_LIMIT", "0")]);
+    let environment =
+        env_pairs(&[("TOLLHOUSE_KEYS__PREFIXES", "acme, 7"), ("TOLLHOUSE_DATABASE__GROUP_LIMIT", "0")]);
     let flags = ConfigFlags { data: Some(String::new()), ..ConfigFlags::default() };
     let error = EffectiveConfig::load(Some(&path), environment, flags).unwrap_err();
     let errors = error.to_string().replace(path.to_str().unwrap(), "FILE");
@@ -289,8 +290,9 @@ fn all_config_errors_are_reported_at_once() {
              optionally with a unit, such as \"256MiB\"",
             "TOLLHOUSE_DATABASE__GROUP_LIMIT: database.group_limit: found unsigned int `0`, expected \
              a whole number from 1 to 65536",
-            "TOLLHOUSE_KEYS__PREFIX: keys.prefix: found string \"7\", expected a lowercase letter, \
-             followed by up to 15 lowercase letters or digits, and no prefix of ids",
+            "TOLLHOUSE_KEYS__PREFIXES: keys.prefixes: found sequence, expected a list of 1 to 16 different prefixes: each \
+             1 to 16 lowercase letters, digits and underscores, a letter first and no underscore last, and no prefix \
+             of ids",
         ][..]
     );
 }
@@ -315,8 +317,8 @@ fn setting_values_outside_their_bounds_are_rejected() {
         ("database.max_bytes", "0"),
         ("database.max_bytes", "1048576"),
         ("database.max_bytes", "9223372036854775807"),
-        ("keys.prefix", "'a'"),
-        ("keys.prefix", "'a123456789012345'"),
+        ("keys.prefixes", "['a']"),
+        ("keys.prefixes", "['acme_live', 'acme_test', 'a123456789012345']"),
         ("rate_limits.admin_per_minute", "0"),
         ("rate_limits.organization_factor", "0"),
         ("rate_limits.organization_factor", "1000"),
@@ -359,12 +361,13 @@ fn setting_values_outside_their_bounds_are_rejected() {
         ("database.max_bytes", "1048575"),
         ("database.dir", "''"),
         ("database.dir", "{}"),
-        ("keys.prefix", "''"),
-        ("keys.prefix", "'1a'"),
-        ("keys.prefix", "'key'"),
-        ("keys.prefix", "'Toll'"),
-        ("keys.prefix", "'to_ll'"),
-        ("keys.prefix", "'a1234567890123456'"),
+        ("keys.prefixes", "[]"),
+        ("keys.prefixes", "'toll'"),
+        ("keys.prefixes", "['toll', 'toll']"),
+        ("keys.prefixes", "['toll', '']"),
+        ("keys.prefixes", "['toll', 'key']"),
+        ("keys.prefixes", "['toll_']"),
+        ("keys.prefixes", "['a1234567890123456']"),
         ("log.level", "''"),
         ("log.level", "'inf'"),
         ("log.level", "'info,'"),

@@ -38,11 +38,13 @@ export function Problem({ error, fields = [], retry }) {
 /**
  * A labeled control with a hint, or with the error's message about it. `value` is the initial value: a form
  * that renders again keeps what was typed. `children` renders another control than an input, and gets its
- * attributes. The API reports errors about `name`, or about `pointer` where a field is nested.
+ * attributes. The API reports errors about `name`, or about `pointer` where a field is nested, and about the
+ * items of a nested list.
  */
-export function Field({ label, name, hint, error, pointer, value, children, ...attributes }) {
+export function Field({ label, name, hint, error, pointer, isList, value, children, ...attributes }) {
   const id = useId();
-  const message = pointer ? error?.messageAt?.(pointer) : error?.messageFor?.(name);
+  let message = error?.messageFor?.(name);
+  if (pointer) message = isList ? error?.messageWithin?.(pointer) : error?.messageAt?.(pointer);
   const descriptionId = `${id}-description`;
   const control = {
     id,

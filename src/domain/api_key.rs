@@ -19,6 +19,7 @@ use super::patch::{Metadata, MetadataPatch, Patch};
 use super::rules;
 use super::schemas;
 use super::scope::{self, Catalogue};
+use super::secret_prefix;
 use super::time::Timestamp;
 use super::user;
 use crate::error::Result;
@@ -256,6 +257,9 @@ pub(crate) struct NewApiKey {
     /// Custom key-value pairs.
     #[schema(value_type = Option<schemas::Metadata>, nullable = false)]
     pub(crate) metadata: Option<Metadata>,
+    /// The prefix of the secret, one of those in the configuration (`keys.prefixes`); the first one if omitted.
+    #[schema(nullable = false, example = "toll")]
+    pub(crate) prefix: Option<String>,
     /// Custom id of the key, to keep ids when importing; generated if omitted. Only platform keys can set it.
     #[schema(nullable = false, pattern = "^key_[0-9A-Za-z-]{1,64}$", example = "key_production")]
     pub(crate) id: Option<String>,
@@ -274,8 +278,10 @@ const READ_ONLY_FIELDS: &[&str] = &[
 ];
 
 impl NewApiKey {
-    /// Parses a request body. An expiry in the past is a fault, and so are scopes that the catalogue lacks, if it is given.
-    pub(crate) fn read(body: &Json, catalogue: Option<&Catalogue>, now: Timestamp) -> Result<Self> {
+    /// Parses a request body. An expiry in the past is a fault, and so are scopes that the catalogue lacks, and a prefix
+    /// that isn't configured, if `known` has the catalogue and the configured prefixes.
+    pub(crate) fn read(body: &Json, known: Option<(&Catalogue, &[String])>, now: Timestamp) -> Result<Self> {
+        let (catalogue, prefixes) = known.unzip();
         let mut fields = Fields::of(body);
         fields.refuse_read_only(READ_ONLY_FIELDS);
         fields.refuse_read_only(&["key", "status"]);
@@ -288,6 +294,7 @@ impl NewApiKey {
             allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist).into_option(),
             limits: fields.nullable("limits", limits::parse_limits).into_option(),
             metadata: fields.optional("metadata", rules::parse_metadata),
+            prefix: fields.optional("prefix", secret_prefix::prefix_parser(prefixes)),
             id: fields.optional("id", rules::custom_id_parser(Kind::ApiKey)),
         };
         fields.finish(value)

@@ -5,7 +5,11 @@ use crate::error::Error;
 
 fn parse_new_key(body: &str) -> Result<NewApiKey, Error> {
     let catalogue: Catalogue = ["a:read", "admin:keys"].map(str::to_owned).into_iter().collect();
-    NewApiKey::read(&Json::parse(body.as_bytes()).unwrap(), Some(&catalogue), Timestamp::from_millis(1000))
+    NewApiKey::read(
+        &Json::parse(body.as_bytes()).unwrap(),
+        Some((&catalogue, &[])),
+        Timestamp::from_millis(1000),
+    )
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::audit::ChainHash;
 use super::import::{EXPORT_FORMAT_VERSION, ImportedSecretState};
 use super::membership::Role;
 use super::organization::Organization;
+use super::secret_prefix::KnownPrefixes;
 use super::settings::Settings;
 use super::time::Timestamp;
 use super::user::User;
@@ -33,6 +34,7 @@ pub(crate) enum ExportLine<'a> {
     Settings {
         #[serde(flatten)]
         settings: &'a Settings,
+        known_prefixes: &'a KnownPrefixes,
     },
     Scope {
         scope: &'a str,

@@ -20,6 +20,7 @@ use super::organization::Organization;
 use super::patch::Patch;
 use super::rules;
 use super::scope;
+use super::secret_prefix::KnownPrefixes;
 use super::settings::{STANDARD_PLAN, SettingsPatch};
 use super::sha256::sha256;
 use super::sql_time::parse_time;
@@ -81,12 +82,20 @@ pub(crate) struct Record {
 #[derive(Clone, Debug)]
 #[allow(missing_docs)]
 pub(crate) enum ImportedResource {
-    Settings(Box<SettingsPatch>),
+    Settings(Box<NewSettings>),
     Scope(NewScope),
     Organization { new: Organization, deleted_at: Option<Timestamp> },
     User { new: User, own_id: bool, deleted_at: Option<Timestamp> },
     Membership(NewMembership),
     ApiKey(Box<NewKey>),
+}
+
+/// Settings to import.
+#[derive(Clone, Debug)]
+pub(crate) struct NewSettings {
+    pub(crate) patch: SettingsPatch,
+    /// The prefixes that the exporting server knew.
+    pub(crate) known_prefixes: KnownPrefixes,
 }
 
 /// A scope to add to the catalogue.
@@ -226,13 +235,22 @@ fn id_parser(kind: Kind) -> impl FnOnce(&Json, &mut Faults) -> Option<String> {
     move |json, faults| rules::parse_text(json, faults, 200).map(|text| kind.convert_foreign_id(&text))
 }
 
-/// Parses a record with settings. Its fields are `type` and those of `PATCH /config`.
+/// Parses a record with settings. Its fields are `type`, `known_prefixes` and those of `PATCH /config`.
 fn parse_settings(json: &Json) -> Result<ImportedResource> {
     let mut json = json.clone();
+    let mut faults = Faults::default();
+    let mut known_prefixes = KnownPrefixes::default();
     if let Json::Object(pairs) = &mut json {
-        Arc::make_mut(pairs).retain(|(name, _)| name != "type");
+        let pairs = Arc::make_mut(pairs);
+        pairs.retain(|(name, _)| name != "type");
+        if let Some(index) = pairs.iter().position(|(name, _)| name == "known_prefixes") {
+            let (name, given) = pairs.remove(index);
+            let parsed = faults.at_child(&name, |faults| KnownPrefixes::parse(&given, faults));
+            known_prefixes = parsed.unwrap_or_default();
+        }
     }
-    SettingsPatch::read(&json).map(|patch| ImportedResource::Settings(Box::new(patch)))
+    let patch = SettingsPatch::read(&json)?;
+    faults.finish(ImportedResource::Settings(Box::new(NewSettings { patch, known_prefixes })))
 }
 
 fn parse_scope(mut fields: Fields<'_>, now: Timestamp) -> Result<ImportedResource> {

@@ -37,6 +37,7 @@ pub(crate) mod rules;
 pub(crate) mod schemas;
 pub(crate) mod scope;
 pub(crate) mod secret_format;
+pub(crate) mod secret_prefix;
 pub(crate) mod settings;
 pub(crate) mod sha256;
 pub(crate) mod sql_time;

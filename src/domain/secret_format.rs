@@ -41,11 +41,12 @@ pub(crate) fn checksum_digits(text: &str) -> [u8; CHECKSUM_DIGITS] {
     digits
 }
 
-/// True if the text has the format of secrets with this prefix, whether its checksum is right or not.
-pub(crate) fn has_generated_format(prefix: &str, text: &str) -> bool {
-    text.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('_')).is_some_and(|digits| {
-        digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_alphanumeric())
-    })
+/// The prefix of a text in the format of secrets, whether its checksum is right or not; `None` for a text in another
+/// format. A prefix can contain `_`, but the digits can't, so a text has at most one prefix.
+pub(crate) fn prefix_of(text: &str) -> Option<&str> {
+    let (prefix, digits) = text.rsplit_once('_')?;
+    let is_generated = digits.len() == DIGITS && digits.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    is_generated.then_some(prefix)
 }
 
 /// The first characters of a secret, which stay visible so that people recognize it: prefix, `_` and 4
@@ -103,8 +104,8 @@ fn find_prefix(text: &[u8], separator: usize, checksum: u32) -> Option<usize> {
         state = undo_crc_step(state, byte);
         if state == CRC_INITIAL_STATE && byte.is_ascii_lowercase() {
             let prefix = std::str::from_utf8(&text[start..separator]).ok()?;
-            // An id is no secret either if the checksum matches from a later letter of its prefix on.
-            let is_in_word = start > first && text[start - 1].is_ascii_lowercase();
+            // An id is no secret either if the checksum matches from a later letter of its prefix on, which is one word.
+            let is_in_word = start > first && text[start - 1].is_ascii_lowercase() && !prefix.contains('_');
             let is_id = is_reserved_prefix(prefix) || is_in_word && ends_with_id_prefix(&text[..separator]);
             return (!is_id).then_some(start);
         }
@@ -189,6 +190,22 @@ mod tests {
         }
     }
 
+    /// A prefix that begins like another one, or ends like it.
+    #[test]
+    fn the_last_underscore_ends_the_prefix() {
+        for prefix in ["acme", "acme_live", "live", "acme_live_eu", "acme__1"] {
+            let secret = secret(prefix);
+            assert_eq!(prefix_of(&secret), Some(prefix));
+            assert_eq!(find(&secret), [(secret.as_str(), prefix.len())]);
+        }
+        for other in
+            ["", "acme", "acme_", "acme_live_", &secret("acme")[1..], &format!("{}x", secret("acme"))]
+        {
+            assert_ne!(prefix_of(other), Some("acme"), "{other}");
+        }
+        assert_eq!(prefix_of(&format!("acme_live_{}", "é".repeat(19))), None);
+    }
+
     #[test]
     fn other_text_is_no_secret() {
         let secret = secret("toll");
@@ -213,7 +230,12 @@ mod tests {
                 assert_eq!(find(&format!("/users/{id}")), [], "{id}");
             }
         }
-        assert_eq!(find(&secret("my_key")).len(), 1);
+        for prefix in ["my_key", "a_whsec"] {
+            let secret = secret(prefix);
+            for before in ["", "x", "/", "_"] {
+                assert_eq!(find(&format!("{before}{secret}")), [(secret.as_str(), prefix.len())], "{before}");
+            }
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) use rules::{Rule, find_rule};
 use super::audit::Change;
 use super::limits::Limit;
 use super::meter::Meter;
-use super::secret_format::is_reserved_prefix;
+use super::secret_prefix::{KnownPrefixes, MAX_PREFIXES, SECRET_PREFIX_PATTERN};
 use super::time::Timestamp;
 
 /// The id of the settings in an [`Invalidation`](super::invalidation::Invalidation).
@@ -63,10 +63,9 @@ pub(crate) struct Settings {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = KeySettings)]
 pub struct KeySettings {
-    /// Prefix of the secrets of new keys. Keys created with another prefix stay valid. The prefixes of ids, such
-    /// as `key`, are reserved.
-    #[schema(pattern = "^[a-z][a-z0-9]{0,15}$", example = "toll")]
-    pub(crate) prefix: String,
+    /// Prefixes of the secrets of new keys. A key gets the first one unless another is chosen when it is created.
+    #[schema(schema_with = prefixes_schema)]
+    pub(crate) prefixes: Vec<String>,
     /// Default number of days until a new key expires, used if no expiry is given. 0 means that such a key
     /// never expires or, if `max_expiry_days` is set, expires as late as allowed.
     #[schema(maximum = 36_500, example = 0)]
@@ -152,9 +151,8 @@ pub(crate) struct Maintenance {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct StoredSettings {
     pub(crate) settings: Settings,
-    /// Prefixes of secrets whose checksum can be relied on: no secret with such a prefix and a wrong checksum
-    /// was ever stored. A secret with a wrong checksum is therefore refused without a lookup.
-    pub(crate) checked_prefixes: Vec<String>,
+    /// The prefixes in `settings`, and those that were there.
+    pub(crate) known_prefixes: KnownPrefixes,
     /// Number of stored changes to the settings, from which their ETag is computed.
     pub(crate) revision: i64,
     pub(crate) updated_at: Timestamp,
@@ -178,6 +176,28 @@ impl Settings {
         let mut settings = BTreeMap::new();
         collect_settings(String::new(), serde_json::to_value(self).unwrap_or_default(), &mut settings);
         settings
+    }
+}
+
+impl KeySettings {
+    /// The prefix of new keys for which no prefix is chosen.
+    pub(crate) fn default_prefix(&self) -> &str {
+        // The list is never empty, unless it was changed in the database by hand.
+        self.prefixes.first().map_or("toll", String::as_str)
+    }
+
+    /// The chosen prefix if it is configured, otherwise the default one.
+    pub(crate) fn prefix_or_default(&self, chosen: Option<&str>) -> &str {
+        let configured = self.prefixes.iter().find(|prefix| chosen == Some(prefix));
+        configured.map_or_else(|| self.default_prefix(), String::as_str)
+    }
+}
+
+impl StoredSettings {
+    /// The prefix of the secret that replaces a secret with this visible start: the same one, even if it isn't
+    /// configured anymore. A secret in another format is replaced by one with the default prefix.
+    pub(crate) fn prefix_after_rotation<'a>(&'a self, start: &'a str) -> &'a str {
+        self.known_prefixes.prefix_of_start(start).unwrap_or_else(|| self.settings.keys.default_prefix())
     }
 }
 
@@ -219,12 +239,21 @@ pub(crate) fn is_plan_name(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
 }
 
-/// True if the text is a valid prefix for secrets: `^[a-z][a-z0-9]{0,15}$`, and no prefix of ids.
-pub(crate) fn is_secret_prefix(text: &str) -> bool {
-    text.len() <= 16
-        && !is_reserved_prefix(text)
-        && text.starts_with(|c: char| c.is_ascii_lowercase())
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit())
+/// Returns the OpenAPI schema of the list of prefixes.
+fn prefixes_schema() -> Array {
+    let prefix = ObjectBuilder::new().schema_type(Type::String).pattern(Some(SECRET_PREFIX_PATTERN));
+    ArrayBuilder::new()
+        .items(prefix)
+        .min_items(Some(1))
+        .max_items(Some(MAX_PREFIXES))
+        .unique_items(true)
+        .description(Some(
+            "Prefixes of the secrets of new keys. A key gets the first one unless another is chosen when it is \
+             created. Keys whose prefix is removed from the list stay valid and keep it. The prefixes of ids, \
+             such as `key`, are reserved.",
+        ))
+        .examples([serde_json::json!(["toll"])])
+        .build()
 }
 
 /// Returns the OpenAPI schema of the list of meters.

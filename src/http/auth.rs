@@ -55,7 +55,7 @@ pub(crate) async fn authenticate_cached(
 }
 
 async fn load_key_by_token(app: &App, token: &str) -> Result<(SecretHash, Arc<KeyRecord>)> {
-    if !secret::is_plausible(&app.settings.get().await?.checked_prefixes, token) {
+    if !secret::is_plausible(&app.settings.get().await?.known_prefixes, token) {
         return Err(access::invalid_api_key());
     }
     let hash = secret::hash_secret(token);

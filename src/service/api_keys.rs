@@ -8,13 +8,11 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::operation::{Answer, Operation};
-use super::{ListPage, RequestContext, etag, read_audited, scopes, settings};
+use super::{ListPage, RequestContext, etag, read_audited, scopes, secret_prefixes, settings};
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::action::TargetKind;
-use crate::domain::api_key::{
-    ApiKey, ApiKeyFilter, ApiKeyPatch, NewApiKey, Revocation, Rotation, SecretHash, Status,
-};
+use crate::domain::api_key::{ApiKey, ApiKeyFilter, ApiKeyPatch, Revocation, Rotation, SecretHash, Status};
 use crate::domain::audit::{AuditEntry, Change, changed_fields};
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
@@ -45,8 +43,7 @@ pub struct ApiKeyWithSecret {
 /// # Errors
 /// `INVALID_REQUEST`, and `PLATFORM_KEY_REQUIRED` for fields that only platform keys may set.
 pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Operation> {
-    let now = ctx.now;
-    let input = scopes::read_with_scopes(app, |known| NewApiKey::read(body, known, now)).await?;
+    let input = secret_prefixes::read_new_key(app, body, ctx.now).await?;
     if input.id.is_some() || input.limits.is_some() {
         ctx.caller.require_platform()?;
     }
@@ -70,7 +67,8 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
     };
     let settled_time = app.clock.settled_time();
     let current = app.settings.get().await?.to_arc();
-    let secret = Secret::generate(&app.random, &current.settings.keys.prefix)?;
+    let secret =
+        Secret::generate(&app.random, current.settings.keys.prefix_or_default(input.prefix.as_deref()))?;
     let mut prepared = NewKey::new(&base, &input.expires_at, secret, &current, settled_time);
     let context = ctx.clone();
     Ok(Operation::new(move |tx, caller| {
@@ -78,8 +76,10 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         settings::ensure_meters_exist(tx, input.limits.as_deref())?;
         // An earlier operation of a batch may have changed the settings.
         let current = store::settings::get(tx)?;
+        let keys = &current.settings.keys;
+        secret_prefixes::ensure_prefix_configured(keys, input.prefix.as_deref())?;
         if current.revision != prepared.settings_revision {
-            let secret = prepared.secret.with_prefix(&current.settings.keys.prefix);
+            let secret = prepared.secret.with_prefix(keys.prefix_or_default(input.prefix.as_deref()));
             prepared = NewKey::new(&base, &input.expires_at, secret, &current, settled_time);
         }
         let NewKey { key: new, secret, hash, created, .. } = &prepared;
@@ -126,7 +126,7 @@ impl NewKey {
     ) -> Self {
         let keys = &current.settings.keys;
         let key = ApiKey {
-            start: secret.start(&keys.prefix),
+            start: secret.start(&current.known_prefixes),
             expires_at: match expires_at {
                 Patch::Set(end) => Some(*end),
                 Patch::Clear => None,
@@ -260,20 +260,12 @@ pub async fn rotate(
     body: Option<&Json>,
 ) -> Result<Operation> {
     let grace = body.map(Rotation::read).transpose()?.unwrap_or_default().grace_period_seconds;
-    let mut prefix = app.settings.get().await?.settings.keys.prefix.clone();
-    let mut secret = Secret::generate(&app.random, &prefix)?;
-    let mut hash = secret.hash();
+    let mut secret = Secret::generate(&app.random, app.settings.get().await?.settings.keys.default_prefix())?;
     let context = ctx.clone();
     // While the wall clock is wrong, the grace period is as long as requested by the settled time.
     let grace_start = app.clock.settled_time();
     Ok(Operation::new(move |tx, caller| {
-        // An earlier operation of a batch may have changed the settings.
         let current = store::settings::get(tx)?;
-        if current.settings.keys.prefix != prefix {
-            prefix.clone_from(&current.settings.keys.prefix);
-            secret = secret.with_prefix(&prefix);
-            hash = secret.hash();
-        }
         let changed = change_key(tx, caller, &context, &id, |before| {
             if before.status == Status::Revoked || before.is_expired(context.expiry_time) {
                 let message = "A revoked or expired key can't be rotated. Create a new key.";
@@ -284,11 +276,12 @@ pub async fn rotate(
             access::ensure_can_grant(caller, before)?;
             let grace_end = grace_start + Duration::from_secs(u64::from(grace));
             let grace_end = before.expires_at.map_or(grace_end, |end| end.min(grace_end));
-            if !store::api_keys::rotate_secret(tx, &before.id, &hash, grace > 0)? {
+            secret = secret.with_prefix(current.prefix_after_rotation(&before.start));
+            if !store::api_keys::rotate_secret(tx, &before.id, &secret.hash(), grace > 0)? {
                 return Err(Error::internal("a generated secret already exists"));
             }
             Ok(ApiKey {
-                start: secret.start(&prefix),
+                start: secret.start(&current.known_prefixes),
                 rotated_at: Some(context.now),
                 previous_secret_expires_at: (grace > 0).then_some(grace_end),
                 ..before.clone()

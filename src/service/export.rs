@@ -14,6 +14,7 @@ use crate::domain::access::Caller;
 use crate::domain::action::{Action, TargetKind};
 use crate::domain::audit::AuditEntry;
 use crate::domain::export::ExportLine;
+use crate::domain::settings::StoredSettings;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 use crate::store::db::Tx;
@@ -55,7 +56,8 @@ fn write_export(
         let total = tables.iter().filter_map(|table| rows.get(*table)).sum::<i64>();
         let mut out = ExportWriter { output, records: 0, total: u64::try_from(total).unwrap_or(0), progress };
         out.write_line(&ExportLine::begin(now, store::audit::chain_head(tx)?))?;
-        out.write_line(&ExportLine::Settings { settings: &store::settings::get(tx)?.settings })?;
+        let StoredSettings { settings, known_prefixes, .. } = &*store::settings::get(tx)?;
+        out.write_line(&ExportLine::Settings { settings, known_prefixes })?;
         out.records += 1;
         out.write_table(tx, export::scopes_page, |new| ExportLine::Scope {
             scope: &new.scope,

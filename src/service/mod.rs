@@ -30,6 +30,7 @@ pub(crate) mod restore;
 pub mod retention;
 pub(crate) mod sample;
 pub mod scopes;
+pub(crate) mod secret_prefixes;
 pub(crate) mod settings;
 pub mod usage;
 pub(crate) mod usage_reports;

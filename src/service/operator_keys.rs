@@ -34,7 +34,7 @@ pub(super) async fn bootstrap_as(
     ctx: &Arc<RequestContext>,
     secret: Secret,
 ) -> Result<Option<ApiKey>> {
-    let start = secret.start(&app.settings.get().await?.settings.keys.prefix);
+    let start = secret.start(&app.settings.get().await?.known_prefixes);
     let new = new_platform_key(app, ctx, "First admin key", vec!["*".to_owned()], start)?;
     mutate(app, ctx, 201, move |tx, _| {
         if store::api_keys::any_key_exists(tx)? {
@@ -57,9 +57,9 @@ pub(crate) async fn any_key_exists(app: &App) -> Result<bool> {
 /// `INVALID_REQUEST` for an unknown scope.
 pub async fn create_as_operator(app: &App, name: &str, scopes: Vec<String>) -> Result<ApiKeyWithSecret> {
     let ctx = RequestContext::internal(app, Caller::Operator, Action::CreateApiKey)?;
-    let prefix = app.settings.get().await?.settings.keys.prefix.clone();
-    let secret = Secret::generate(&app.random, &prefix)?;
-    let new = new_platform_key(app, &ctx, name, scopes, secret.start(&prefix))?;
+    let current = app.settings.get().await?.to_arc();
+    let secret = Secret::generate(&app.random, current.settings.keys.default_prefix())?;
+    let new = new_platform_key(app, &ctx, name, scopes, secret.start(&current.known_prefixes))?;
     let hash = secret.hash();
     let api_key = mutate(app, &ctx, 201, move |tx, _| {
         scopes::ensure_scopes_exist(tx, &new.scopes)?;

@@ -14,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::check::{ProgressFn, check_database};
-use super::{RequestContext, lifecycle, mutate};
+use super::{RequestContext, lifecycle, mutate, secret_prefixes};
 use crate::app::App;
 use crate::clock::Clock;
 use crate::config::{Config, DatabaseConfig};
@@ -22,6 +22,7 @@ use crate::domain::access::Caller;
 use crate::domain::action::{Action, TargetKind};
 use crate::domain::audit::{AuditEntry, ChainHash, Change};
 use crate::domain::restore::ReappliedRevocations;
+use crate::domain::secret_prefix::KnownPrefixes;
 use crate::error::{Code, Error, Result};
 use crate::store;
 use crate::store::backup::{copy_database, is_same_file, with_suffix};
@@ -183,7 +184,13 @@ impl Restore<'_> {
         config.database.must_exist = true;
         let app = lifecycle::open(config, self.clock.clone()).await?;
         let result = self
-            .record_and_reapply(&app, &format_head(&copied.head), replaced_head.as_deref(), progress)
+            .record_and_reapply(
+                &app,
+                &format_head(&copied.head),
+                replaced_head.as_deref(),
+                complete,
+                progress,
+            )
             .await;
         let closed = lifecycle::close(&app).await;
         drop(app);
@@ -208,12 +215,14 @@ impl Restore<'_> {
         })
     }
 
-    /// Records the restore as an audit event, then reapplies what was revoked since the backup.
+    /// Records the restore as an audit event, then reapplies what was revoked since the backup. `is_later_state` is true
+    /// if the replaced database is a later state of the backup.
     async fn record_and_reapply(
         &mut self,
         app: &App,
         head: &str,
         replaced_head: Option<&str>,
+        is_later_state: bool,
         progress: ProgressFn<'_>,
     ) -> Result<ReappliedRevocations> {
         let ctx = RequestContext::internal(app, Caller::Operator, Action::RestoreDatabase)?;
@@ -223,7 +232,19 @@ impl Restore<'_> {
                 change("audit_head", json!(replaced_head), json!(head)),
                 change("accept_unrevoked", Value::Null, json!(self.options.accept_unrevoked)),
             ]);
-        mutate(app, &ctx, 200, move |_, _| Ok(((), vec![entry.clone()]))).await?;
+        let known_prefixes = match &mut self.replaced_db {
+            Some(replaced_db) if is_later_state => {
+                replaced_db.read(store::settings::get)?.known_prefixes.clone()
+            }
+            _ => KnownPrefixes::default(),
+        };
+        let now = ctx.expiry_time;
+        mutate(app, &ctx, 200, move |tx, _| {
+            // Keys that were rotated since the backup may have these prefixes.
+            secret_prefixes::add_replaced(tx, &known_prefixes, now)?;
+            Ok(((), vec![entry.clone()]))
+        })
+        .await?;
         match &mut self.replaced_db {
             Some(replaced_db) => {
                 let reapplied = reapply_revocations::reapply_all(app, replaced_db, progress).await?;

@@ -5,17 +5,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::operation::{Answer, Operation};
-use super::{RequestContext, etag};
+use super::{RequestContext, etag, secret_prefixes};
 use crate::app::App;
 use crate::domain::action::TargetKind;
 use crate::domain::api_key::ApiKey;
 use crate::domain::audit::AuditEntry;
 use crate::domain::fields::{Faults, Json};
+use crate::domain::import::NewSettings;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::key_policy;
 use crate::domain::limits::{self, Limit};
 use crate::domain::meter::Meter;
 use crate::domain::organization::{Organization, UNKNOWN_PLAN, unknown_plan_message};
+use crate::domain::secret_prefix::KnownPrefixes;
 use crate::domain::settings::{
     self, Plan, SETTINGS_ID, STANDARD_PLAN, Settings, SettingsPatch, StoredSettings,
 };
@@ -88,12 +90,9 @@ pub(crate) fn update(ctx: &Arc<RequestContext>, body: &Json) -> Result<Operation
         if changed.is_empty() {
             return Ok((tagged.into_answer()?, vec![audit_entry()]));
         }
-        let mut checked_prefixes = before.checked_prefixes.clone();
-        let prefix = &after.keys.prefix;
-        if !checked_prefixes.contains(prefix) && !store::api_keys::any_key_start_matches(tx, prefix)? {
-            checked_prefixes.push(prefix.clone());
-        }
-        let tagged = replace_settings(tx, &before, after, checked_prefixes, context.now)?;
+        let known_prefixes =
+            secret_prefixes::add_configured(tx, &before, &after.keys.prefixes, context.expiry_time)?;
+        let tagged = replace_settings(tx, &before, after, known_prefixes, context.now)?;
         Ok((tagged.into_answer()?, vec![audit_entry().with_changes(changed)]))
     }))
 }
@@ -103,7 +102,7 @@ fn replace_settings(
     tx: &Tx<'_>,
     before: &StoredSettings,
     after: Settings,
-    checked_prefixes: Vec<String>,
+    known_prefixes: KnownPrefixes,
     now: Timestamp,
 ) -> Result<SettingsWithEtag> {
     for plan in before.settings.plans.keys().filter(|plan| !after.plans.contains_key(*plan)) {
@@ -113,7 +112,7 @@ fn replace_settings(
         ensure_meter_removable(tx, *meter)?;
     }
     let revision = before.revision + 1;
-    let current = StoredSettings { settings: after, checked_prefixes, revision, updated_at: now };
+    let current = StoredSettings { settings: after, known_prefixes, revision, updated_at: now };
     let tagged = SettingsWithEtag::from(&current);
     store::settings::update(tx, current)?;
     tx.invalidate(Invalidation::Id(SETTINGS_ID.to_owned()));
@@ -122,24 +121,27 @@ fn replace_settings(
 
 /// Imports the platform settings. Returns `ALREADY_EXISTS` if the stored settings differ from the imported
 /// ones and were changed since the database was created.
-pub(super) fn import_settings(tx: &Tx<'_>, patch: &SettingsPatch, now: Timestamp) -> Result<Vec<AuditEntry>> {
+pub(super) fn import_settings(
+    tx: &Tx<'_>,
+    new: &NewSettings,
+    now: Timestamp,
+    expiry_time: Timestamp,
+) -> Result<Vec<AuditEntry>> {
     let before = store::settings::get(tx)?;
-    let after = patch.apply(&before.settings)?;
+    let after = new.patch.apply(&before.settings)?;
+    let known_prefixes = secret_prefixes::add_imported(tx, &before, new, &after.keys, expiry_time)?;
     let changed = settings::changed_settings(&before.settings, &after);
-    if changed.is_empty() {
+    if changed.is_empty() && known_prefixes == before.known_prefixes {
         return Ok(Vec::new());
     }
-    if before.revision > 1 {
+    if before.revision > 1 && !changed.is_empty() {
         let fields: Vec<_> = changed.iter().map(|change| change.field.as_str()).collect();
         let fields = fields.join(", ");
         let message =
             format!("The settings were changed here and differ in: {fields}. They were not changed.");
         return Err(Error::new(Code::AlreadyExists, message));
     }
-    // The imported key prefix is not added to `checked_prefixes`: API keys that are imported after the
-    // settings may begin with the prefix.
-    let checked_prefixes = before.checked_prefixes.clone();
-    replace_settings(tx, &before, after, checked_prefixes, now)?;
+    replace_settings(tx, &before, after, known_prefixes, now)?;
     Ok(vec![audit_entry().with_changes(changed)])
 }
 
@@ -280,7 +282,7 @@ pub(super) fn check_storage_full(tx: &Tx<'_>, ctx: &RequestContext, entries: &[A
 /// A setting in the configuration whose value differs from the stored one. The configured value has no
 /// effect: such settings are initial values, and the value in the database is in force.
 pub(crate) struct ShadowedSetting {
-    /// The name of the setting, such as `keys.prefix`.
+    /// The name of the setting, such as `keys.prefixes`.
     pub(crate) setting: String,
     /// The source of the configured value: a file and line, or an environment variable.
     pub(crate) origin: String,

@@ -1,6 +1,6 @@
 //! Statements on API keys, the hashes of their secrets, and their scopes.
 
-use super::engine::{self, Row, params};
+use super::engine::{self, Row, ToValue, params};
 use super::limit_meters;
 use super::list::ListQuery;
 use super::rows;
@@ -200,6 +200,7 @@ pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<(
 /// previous secret is retired. Returns `false` when the new secret is already in use.
 pub(crate) fn rotate_secret(tx: &Tx<'_>, id: &str, hash: &[u8; 32], keep_previous: bool) -> Result<bool> {
     retire_previous_secret(tx, id)?;
+    tx.execute("UPDATE api_keys SET previous_start = start WHERE id = ?1", params![id])?;
     let state = if keep_previous { "previous" } else { "retired" };
     tx.execute(
         "UPDATE api_key_hashes SET state = ?2 WHERE state = 'current' \
@@ -328,11 +329,33 @@ pub(super) fn list_query(filter: &ApiKeyFilter, now: Timestamp) -> (ListQuery, &
     (list, seq)
 }
 
-/// True if the secret of any key that isn't revoked may begin with this prefix, judged by its stored start.
-pub(crate) fn any_key_start_matches(tx: &Tx<'_>, prefix: &str) -> Result<bool> {
-    // Compared in both directions, because the stored start of an imported key may be shorter than the
-    // prefix. Scans all keys, which is acceptable: it runs once per new prefix.
-    let sql = "SELECT 1 FROM api_keys WHERE status <> 'revoked' AND (substr(start, 1, length(?1)) = ?1 \
-               OR substr(?1, 1, length(start)) = start) LIMIT 1";
-    Ok(tx.query_first(sql, params![format!("{prefix}_")], |_| Ok(()))?.is_some())
+/// For each of these prefixes: true if a secret of a key that isn't revoked may consist of the prefix, `_` and digits,
+/// judged by the stored starts of the current secret and of a previous one in its grace period.
+pub(crate) fn are_prefixes_used(tx: &Tx<'_>, prefixes: &[&str], now: Timestamp) -> Result<Vec<bool>> {
+    // Only digits, so no `_`, may follow. Compared in both directions, because the stored start of an imported key may be
+    // shorter than the prefix.
+    let matches = |start: &str, index: usize| {
+        format!(
+            "(substr({start}, 1, length(?{index})) = ?{index} \
+             AND substr({start}, length(?{index}) + 1) NOT LIKE '%\\_%' ESCAPE '\\' \
+             OR substr(?{index}, 1, length({start})) = {start})"
+        )
+    };
+    let columns = (2..2 + prefixes.len()).map(|index| {
+        let current = matches("start", index);
+        let previous = matches("coalesce(previous_start, '')", index);
+        let condition = format!("{current} OR previous_secret_expires_at > ?1 AND {previous}");
+        format!("max(CASE WHEN {condition} THEN 1 ELSE 0 END)")
+    });
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    // One scan of all keys, which is acceptable: it runs when prefixes are added.
+    let sql = format!("SELECT {columns} FROM api_keys WHERE status <> 'revoked'");
+    let patterns: Vec<String> = prefixes.iter().map(|prefix| format!("{prefix}_")).collect();
+    let now = now.as_millis();
+    let values: Vec<_> = [now.to_value()].into_iter().chain(patterns.iter().map(ToValue::to_value)).collect();
+    let used = tx.query_first(&sql, &values, |row| {
+        let is_used = |column| Ok(row.get::<Option<i64>>(column)? == Some(1));
+        (0..prefixes.len()).map(is_used).collect::<engine::Result<Vec<_>>>()
+    })?;
+    Ok(used.unwrap_or_default())
 }

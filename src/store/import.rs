@@ -85,6 +85,7 @@ pub(crate) fn replace_secrets(
         "UPDATE api_key_hashes SET state = 'retired' WHERE key_seq = (SELECT seq FROM api_keys WHERE id = ?1)",
         params![key.id],
     )?;
+    tx.execute("UPDATE api_keys SET previous_start = NULL WHERE id = ?1", params![key.id])?;
     for (hash, state) in secrets {
         insert_secret(tx, &key.id, &(*hash, *state))?;
         tx.execute(

@@ -7,8 +7,9 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::domain::api_key::SecretHash;
 use crate::domain::secret_format::{
-    BASE62_DIGITS, CHECKSUM_DIGITS, RANDOM_DIGITS, checksum_digits, has_generated_format, visible_start,
+    BASE62_DIGITS, CHECKSUM_DIGITS, RANDOM_DIGITS, checksum_digits, prefix_of, visible_start,
 };
+use crate::domain::secret_prefix::KnownPrefixes;
 use crate::domain::sha256::sha256;
 use crate::error::{Error, Result};
 
@@ -62,9 +63,9 @@ impl Secret {
         &self.0
     }
 
-    /// The [visible start](visible_start) of the secret, which has this prefix or another format.
-    pub(crate) fn start(&self, prefix: &str) -> String {
-        visible_start(has_generated_format(prefix, &self.0).then_some(prefix), &self.0)
+    /// The [visible start](visible_start) of the secret, which has one of these prefixes or another format.
+    pub(crate) fn start(&self, known: &KnownPrefixes) -> String {
+        visible_start(prefix_of(&self.0).filter(|prefix| known.contains(prefix)), &self.0)
     }
 
     /// The hash of the secret, which is stored instead of the secret.
@@ -79,13 +80,13 @@ pub fn hash_secret(text: &str) -> SecretHash {
 }
 
 /// False if the text can't be a secret, which is known without a lookup: the text is empty, too long, or has
-/// the format of generated secrets with one of these prefixes and a wrong checksum. Any other text has to be
-/// looked up.
-pub(crate) fn is_plausible(prefixes: &[String], text: &str) -> bool {
+/// the format of generated secrets with a [checked](KnownPrefixes::is_checked) prefix and a wrong checksum. Any other
+/// text has to be looked up.
+pub(crate) fn is_plausible(known: &KnownPrefixes, text: &str) -> bool {
     if text.is_empty() || text.len() > MAX_SECRET_BYTES {
         return false;
     }
-    if !prefixes.iter().any(|prefix| has_generated_format(prefix, text)) {
+    if !prefix_of(text).is_some_and(|prefix| known.is_checked(prefix)) {
         return true;
     }
     let (body, digits) = text.split_at(text.len() - CHECKSUM_DIGITS);
@@ -96,8 +97,13 @@ pub(crate) fn is_plausible(prefixes: &[String], text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn toll_prefix() -> [String; 1] {
-        ["toll".to_owned()]
+    fn checked(prefixes: &[&str]) -> KnownPrefixes {
+        let prefixes: Vec<_> = prefixes.iter().map(|prefix| (*prefix).to_owned()).collect();
+        KnownPrefixes::of_new_database(&prefixes)
+    }
+
+    fn toll_prefix() -> KnownPrefixes {
+        checked(&["toll"])
     }
 
     #[test]
@@ -107,15 +113,16 @@ mod tests {
         let text = secret.reveal();
         assert_eq!(text.len(), 5 + 38);
         assert!(is_plausible(&toll_prefix(), text));
-        assert_eq!(secret.start("toll"), text[..9]);
+        assert_eq!(secret.start(&toll_prefix()), text[..9]);
+        assert_eq!(secret.start(&checked(&["acme"])), text[..4]);
         assert_ne!(text, Secret::generate(&random, "toll").unwrap().reveal());
         assert_eq!(format!("{secret:?}"), "Secret(…)");
         let other = secret.with_prefix("acme_live");
         assert_eq!(
-            (other.start("acme_live"), &other.reveal()[10..42]),
+            (other.start(&checked(&["acme", "acme_live"])), &other.reveal()[10..42]),
             (format!("acme_live_{}", &text[5..9]), &text[5..37])
         );
-        assert!(is_plausible(&["acme_live".to_owned()], other.reveal()));
+        assert!(is_plausible(&checked(&["acme_live"]), other.reveal()));
         assert_eq!(other.with_prefix("toll").reveal(), text);
     }
 
@@ -127,6 +134,24 @@ mod tests {
             wrong[index] = if wrong[index] == b'0' { b'1' } else { b'0' };
             assert!(!is_plausible(&toll_prefix(), std::str::from_utf8(&wrong).unwrap()), "digit {index}");
         }
+    }
+
+    #[test]
+    fn a_checksum_is_checked_only_with_a_checked_prefix() {
+        let wrong = |prefix: &str| format!("{prefix}_{}", "0".repeat(38));
+        for (checked_prefix, prefix, is_checked) in [
+            ("acme", "acme", true),
+            ("acme", "acme_live", false),
+            ("acme_live", "acme", false),
+            ("acme_live", "acme_live", true),
+            ("live", "acme_live", false),
+        ] {
+            let known = checked(&[checked_prefix]);
+            assert_eq!(is_plausible(&known, &wrong(prefix)), !is_checked, "{checked_prefix} {prefix}");
+        }
+        let mut known = KnownPrefixes::default();
+        known.add("acme", false);
+        assert!(is_plausible(&known, &wrong("acme")));
     }
 
     #[test]

@@ -358,7 +358,7 @@ impl Verifier {
                 match self.keys.get_recent(&hash) {
                     Some(record) => Some(record),
                     // A key in memory has a right checksum, so it is checked only here.
-                    None if secret::is_plausible(&settings.checked_prefixes, secret) => {
+                    None if secret::is_plausible(&settings.known_prefixes, secret) => {
                         let record = self.keys.get_record(&hash).await?;
                         record.inspect(|record| self.keys.remember(&hash, record)).map(Arc::new)
                     }

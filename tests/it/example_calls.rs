@@ -222,9 +222,9 @@ pub(crate) fn example_calls() -> Vec<ExampleCall> {
         delete("/scopes/invoices:read").foreign(Platform).event(None, Some(["scope", "invoices:read", "invoices:read"])),
 
         get("/config").foreign(Platform).event(None, config),
-        patch("/config", json!({"keys": {"prefix": "mine"}, "plans": {"gold": {"key_limits": [], "organization_limits": [{"limit": 9, "period": "week"}], "max_keys": 2, "max_members": 3}}})).foreign(Platform)
+        patch("/config", json!({"keys": {"prefixes": ["mine", "toll"]}, "plans": {"gold": {"key_limits": [], "organization_limits": [{"limit": 9, "period": "week"}], "max_keys": 2, "max_members": 3}}})).foreign(Platform)
             .event(None, config)
-            .changes([("keys.prefix", json!("toll"), json!("mine")), ("plans.gold.key_limits", null.clone(), json!([])),
+            .changes([("keys.prefixes", json!(["toll"]), json!(["mine", "toll"])), ("plans.gold.key_limits", null.clone(), json!([])),
                 ("plans.gold.max_keys", null.clone(), json!(2)), ("plans.gold.max_members", null.clone(), json!(3)),
                 ("plans.gold.organization_limits", null, json!([{"meter": "requests", "limit": 9, "period": "week"}]))]),
 

@@ -198,7 +198,10 @@ await test('settings are changed, and no change is lost', {}, async ({ page, exp
   const plan = (name) => page.getByRole('group', { name, exact: true });
   const rate = plan('standard').getByLabel('Limits of each key: amount 1');
   const maxExpiry = page.getByLabel('Maximum expiry in days');
+  const prefixes = page.getByLabel('Prefixes');
   const saveButton = page.getByRole('button', { name: 'Save' });
+  assert.equal(await prefixes.inputValue(), 'toll');
+  await prefixes.fill('acme_live\nacme_test\n');
   await rate.fill('120');
   await maxExpiry.fill('400');
   await saveButton.click();
@@ -207,13 +210,14 @@ await test('settings are changed, and no change is lost', {}, async ({ page, exp
   assert.deepEqual(saved.plans.standard.key_limits, perMinute(120));
   assert.deepEqual(saved.plans.standard.organization_limits, perMinute(1000));
   assert.equal(saved.keys.max_expiry_days, 400);
+  assert.deepEqual(saved.keys.prefixes, ['acme_live', 'acme_test']);
   await page.reload();
   await waitUntilLoaded(page);
   assert.equal(await rate.inputValue(), '120');
   assert.equal(await maxExpiry.inputValue(), '400');
 
   // Errors are shown next to their fields, and all edits stay.
-  await page.getByLabel('Prefix').fill('No Good');
+  await prefixes.fill('toll\nNo-Good');
   const newPlan = plan('New plan (optional)');
   await newPlan.getByLabel('Name').fill('startup');
   const newRate = newPlan.getByLabel('Limits of each key: amount 1');
@@ -223,21 +227,17 @@ await test('settings are changed, and no change is lost', {}, async ({ page, exp
   await saveButton.click();
   await page.getByRole('alert').waitFor();
   expectedStatuses.delete('400');
-  const prefixField = page.locator('.field', { has: page.getByLabel('Prefix') });
+  const prefixField = page.locator('.field', { has: prefixes });
   const newRateField = newPlan.locator('.limit-row', { has: page.getByLabel('Limits of each key: amount') });
   for (const field of [prefixField, newRateField]) {
     assert.match(await field.locator('.fault').innerText(), /\w/);
   }
   const focusedId = await page.evaluate(() => document.activeElement.id);
-  assert.equal(
-    focusedId,
-    await page.getByLabel('Prefix').getAttribute('id'),
-    'the first field at fault has the focus',
-  );
+  assert.equal(focusedId, await prefixes.getAttribute('id'), 'the first field at fault has the focus');
   assert.equal(await maxExpiry.inputValue(), '300');
   assert.equal(await newRate.inputValue(), '-1');
   assert.deepEqual(await read('/config'), saved);
-  await page.getByLabel('Prefix').fill('toll');
+  await prefixes.fill('toll');
   await newRate.fill('50');
 
   // After a conflicting change, both changes are in force in the end.
@@ -280,6 +280,7 @@ await test('settings are changed, and no change is lost', {}, async ({ page, exp
   const last = await read('/config');
   assert.equal(last.plans.startup, undefined);
   assert.equal(last.keys.max_expiry_days, 0);
+  assert.deepEqual(last.keys.prefixes, ['toll']);
 });
 
 await test('meters are added with the limits on them', {}, async ({ page, expectedStatuses }) => {

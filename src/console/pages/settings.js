@@ -10,7 +10,7 @@ import { LimitsField, readLimits } from './limits-field.js';
 /** Labels of groups and settings. A setting without one is labeled by its name. */
 const LABELS = {
   keys: 'New keys',
-  prefix: 'Prefix',
+  prefixes: 'Prefixes',
   default_expiry_days: 'Default expiry in days',
   max_expiry_days: 'Maximum expiry in days',
   require_allowed_ips_for_admin: 'Administrative keys must have allowed IP addresses',
@@ -36,7 +36,7 @@ const LABELS = {
   max_members: 'Maximum members per organization',
 };
 const HINTS = {
-  prefix: 'Existing keys keep theirs.',
+  prefixes: 'One per line. The first is the default. Existing keys keep theirs.',
   default_expiry_days: '0 means never.',
   max_expiry_days: '0 means no maximum.',
   admin_per_minute: '0 means no limit.',
@@ -65,14 +65,18 @@ const NEW_PLAN_DEFAULTS = {
 
 const isGroup = (value) => value !== null && typeof value === 'object' && !Array.isArray(value);
 
-/** The names of meters in a text, one per line. */
-const readMeters = (text) => text.split(/[\s,]+/).filter(Boolean);
+/** Settings that are lists of names. Other lists are limits. */
+const NAME_LISTS = ['meters', 'prefixes'];
+
+/** The names in a text, one per line. */
+const readNames = (text) => text.split(/[\s,]+/).filter(Boolean);
 
 /** The value of a setting in the form. If it has no value yet, digits are read as a number. */
 function readSetting(form, pointer, before) {
   if (typeof before === 'boolean') return form.get(pointer) === 'on';
   if (typeof before === 'string') return editedText(form, pointer, before);
-  if (pointer === '/meters') return readMeters(form.get('meters'));
+  if (pointer === '/meters') return readNames(form.get('meters'));
+  if (pointer === '/keys/prefixes') return readNames(form.get(pointer));
   if (Array.isArray(before)) return readLimits(form, pointer);
   const text = form.get(pointer);
   if (text === '') return null;
@@ -110,7 +114,7 @@ function readNewPlan(form) {
 }
 
 function describeValue(name, value) {
-  if (name === 'meters') return `are now ${value.join(', ')}`;
+  if (NAME_LISTS.includes(name)) return `are now ${value.join(', ')}`;
   if (Array.isArray(value)) return `are now ${value.map(limitText).join(' · ') || 'none'}`;
   return `is now ${value ?? 'empty'}`;
 }
@@ -131,6 +135,15 @@ function describeChanges(before, after) {
   });
 }
 
+/** A list of names, one per line. */
+function NameList({ name, fieldName, value, error }) {
+  const textarea = (control) => {
+    return html`<textarea ...${control} rows="3" spellcheck="false">${value.join('\n')}</textarea>`;
+  };
+  const props = { name: fieldName, pointer: fieldName, hint: HINTS[name], error };
+  return html`<${Field} label=${labelOf(name)} ...${props} isList>${textarea}<//>`;
+}
+
 /**
  * One setting. `fieldName` is its name in the form; `pointer` is where the API reports errors about it. The
  * `meters` are those to choose from in a list of limits.
@@ -149,6 +162,9 @@ function Setting({ name, fieldName, pointer = fieldName, value, meters, error })
         <span>${labelOf(name)}</span>
         ${message && html`<span class="fault small-text">${message}</span>`}
       </label>`;
+  }
+  if (NAME_LISTS.includes(name)) {
+    return html`<${NameList} name=${name} fieldName=${fieldName} value=${value} error=${error} />`;
   }
   if (Array.isArray(value)) {
     const props = { name: fieldName, pointer, value, meters, error };
@@ -234,7 +250,7 @@ function Meters({ value, error, onInput }) {
       ...${control}
       rows="3"
       spellcheck="false"
-      onInput=${(event) => onInput(readMeters(event.target.value))}
+      onInput=${(event) => onInput(readNames(event.target.value))}
     >
       ${value.join('\n')}
     </textarea>`;

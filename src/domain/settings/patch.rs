@@ -183,7 +183,7 @@ fn to_patch(mut object: Object) -> Object {
 /// An example of a section in a patch.
 fn example_of(section: &Section) -> Value {
     json!({
-        "keys": { "prefix": "toll", "default_expiry_days": 0 },
+        "keys": { "prefixes": ["acme_live", "acme_test"], "default_expiry_days": 0 },
         "rate_limits": { "batch_per_minute": 100 },
         PLANS: {
             "gold": {

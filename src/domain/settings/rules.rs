@@ -6,16 +6,16 @@ use std::sync::LazyLock;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{Object, Schema, SchemaType, Type};
+use utoipa::openapi::schema::{ArrayItems, Object, Schema, SchemaType, Type};
 use utoipa::{Number, ToSchema};
 
-use super::{KeySettings, MAX_METERS, Maintenance, Plan, RateLimits, Retention, is_secret_prefix};
+use super::{KeySettings, MAX_METERS, Maintenance, Plan, RateLimits, Retention};
 use crate::domain::fields::{Faults, Fields, Json};
 use crate::domain::limits::{self, MAX_LIMITS};
 use crate::domain::meter::Meter;
 use crate::domain::patch::Patch;
 use crate::domain::rules;
-use crate::domain::secret_format::is_reserved_prefix;
+use crate::domain::secret_prefix::{self, MAX_PREFIXES, SECRET_PREFIX_FORM};
 
 /// What the value of a setting must be.
 #[derive(Debug, PartialEq)]
@@ -27,8 +27,8 @@ pub(crate) enum Rule {
         max: u64,
         or_zero: bool,
     },
-    /// A prefix of the secrets of keys.
-    SecretPrefix,
+    /// A list of prefixes of the secrets of keys.
+    SecretPrefixes,
     /// A text, or no value.
     OptionalText,
     /// A list of limits.
@@ -48,9 +48,6 @@ pub(super) struct Section {
 /// The name of the section that has an object for each plan.
 pub(super) const PLANS: &str = "plans";
 
-/// The pattern in the schema of a prefix of secrets.
-const SECRET_PREFIX_PATTERN: &str = "^[a-z][a-z0-9]{0,15}$";
-
 /// All sections, in the order of the fields of [`Settings`](super::Settings).
 pub(super) static SECTIONS: LazyLock<[Section; 5]> = LazyLock::new(|| {
     [
@@ -65,7 +62,7 @@ pub(super) static SECTIONS: LazyLock<[Section; 5]> = LazyLock::new(|| {
 /// The name of the list of meters, which is a setting without a section.
 pub(super) const METERS: &str = "meters";
 
-/// Finds the rule of a setting by its path, such as `["keys", "prefix"]` or `["plans", "standard", "max_keys"]`.
+/// Finds the rule of a setting by its path, such as `["keys", "prefixes"]` or `["plans", "standard", "max_keys"]`.
 pub(crate) fn find_rule(path: &[String]) -> Option<&'static Rule> {
     if path == [METERS] {
         return Some(&Rule::Meters);
@@ -112,8 +109,14 @@ impl Rule {
     fn of(schema: &RefOr<Schema>) -> Option<Self> {
         let object = match schema {
             RefOr::T(Schema::Object(object)) => object,
-            // Lists of the settings are lists of limits.
-            RefOr::T(Schema::Array(_)) => return Some(Self::Limits),
+            // A list of texts is the list of prefixes; the others are lists of limits.
+            RefOr::T(Schema::Array(list)) => {
+                let is_of_texts = matches!(
+                    &list.items,
+                    ArrayItems::RefOrSchema(item) if matches!(&**item, RefOr::T(Schema::Object(_)))
+                );
+                return Some(if is_of_texts { Self::SecretPrefixes } else { Self::Limits });
+            }
             // The number 0, or a range.
             RefOr::T(Schema::AnyOf(any_of)) => {
                 return match any_of.items.last().map(Self::of)?? {
@@ -128,9 +131,6 @@ impl Rule {
             SchemaType::Type(Type::Integer) => {
                 let min = bound(object.minimum.as_ref())?;
                 Some(Self::Integer { min, max: bound(object.maximum.as_ref())?, or_zero: false })
-            }
-            SchemaType::Type(Type::String) if object.pattern.as_deref() == Some(SECRET_PREFIX_PATTERN) => {
-                Some(Self::SecretPrefix)
             }
             SchemaType::Array(types) if types.contains(&Type::String) => Some(Self::OptionalText),
             _ => None,
@@ -150,24 +150,11 @@ impl Rule {
                 }
                 number.map(Value::from)
             }
-            Self::SecretPrefix => self.parse_secret_prefix(json, faults).map(Value::from),
+            Self::SecretPrefixes => to_value(secret_prefix::parse_prefixes(json, faults)?),
             Self::OptionalText => rules::parse_name(json, faults).map(Value::from),
             Self::Limits => to_value(limits::parse_limits(json, faults)?),
             Self::Meters => to_value(parse_meters(json, faults)?),
         }
-    }
-
-    fn parse_secret_prefix(&self, json: &Json, faults: &mut Faults) -> Option<String> {
-        let text = faults.expect_string(json)?;
-        if is_secret_prefix(text) {
-            return Some(text.to_owned());
-        }
-        if is_reserved_prefix(text) {
-            faults.add("RESERVED", "Ids have this prefix, so secrets can't. Choose another.");
-        } else {
-            faults.add("INVALID_VALUE", format!("Must be {}.", self.expected()));
-        }
-        None
     }
 
     /// Describes a valid value, for error messages.
@@ -177,10 +164,9 @@ impl Rule {
             Self::Integer { min, max, or_zero } => {
                 format!("a whole number from {min} to {max}{}", if *or_zero { ", or 0" } else { "" })
             }
-            Self::SecretPrefix => {
-                "a lowercase letter, followed by up to 15 lowercase letters or digits, and no prefix of ids"
-                    .to_owned()
-            }
+            Self::SecretPrefixes => format!(
+                "a list of 1 to {MAX_PREFIXES} different prefixes: each {SECRET_PREFIX_FORM}, and no prefix of ids"
+            ),
             Self::OptionalText => {
                 "a text of at most 200 characters, without control characters and secrets".to_owned()
             }
@@ -252,7 +238,7 @@ mod tests {
         let names = |path: &[&str]| path.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
         let number = |min, max, or_zero| Rule::Integer { min, max, or_zero };
         for (path, rule) in [
-            (&["keys", "prefix"][..], Rule::SecretPrefix),
+            (&["keys", "prefixes"][..], Rule::SecretPrefixes),
             (&["keys", "require_allowed_ips_for_admin"], Rule::Boolean),
             (&["rate_limits", "organization_factor"], number(0, 1_000, false)),
             (&["meters"], Rule::Meters),

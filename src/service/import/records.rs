@@ -41,6 +41,7 @@ pub(super) async fn store_record(app: &App, record: Record, create_scopes: bool)
     let Record { thing, given } = record;
     // Ids are generated before the transaction, because the writer may repeat the transaction.
     let now = ctx.now;
+    let expiry_time = ctx.expiry_time;
     let random = ctx.random;
     let thing = match thing {
         ImportedResource::User { mut new, own_id: false, deleted_at } => {
@@ -51,7 +52,7 @@ pub(super) async fn store_record(app: &App, record: Record, create_scopes: bool)
     };
     mutate(app, &ctx, 201, move |tx, _| {
         let entries = match &thing {
-            ImportedResource::Settings(patch) => settings::import_settings(tx, patch, now)?,
+            ImportedResource::Settings(new) => settings::import_settings(tx, new, now, expiry_time)?,
             ImportedResource::Scope(new) => put_scope(tx, new, &given)?,
             ImportedResource::Organization { new, deleted_at } => {
                 put_organization(tx, new, *deleted_at, &given)?

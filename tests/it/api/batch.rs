@@ -259,7 +259,7 @@ async fn operations_follow_settings_that_the_batch_changes() {
     admin.post("/api-keys", json!({"id": "key_old", "name": "n", "scopes": []})).await;
     let etag = admin.get("/config").await.header("etag").unwrap().to_owned();
     let plan = json!({"key_limits": [], "organization_limits": [], "max_keys": 0, "max_members": 0});
-    let patch = json!({"keys": {"prefix": "acme", "default_expiry_days": 9}, "plans": {"gold": plan}});
+    let patch = json!({"keys": {"prefixes": ["acme"], "default_expiry_days": 9}, "plans": {"gold": plan}});
     let gold = json!({"id": "org_1", "name": "n", "email": "a@example.com", "plan": "gold"});
     let operations = [
         json!({"method": "PATCH", "path": "/config", "body": patch, "if_match": etag}),
@@ -269,10 +269,10 @@ async fn operations_follow_settings_that_the_batch_changes() {
     ];
     let answer = run(&admin, &operations).await;
     expect_results(&answer, 200, &[(200, ""), (201, ""), (201, ""), (200, "")]);
-    for index in [2, 3] {
+    for (index, prefix) in [(2, "acme_"), (3, "toll_")] {
         let key = &answer.data()["results"][index]["body"]["data"];
         let secret = key["key"].as_str().unwrap();
-        assert!(secret.starts_with("acme_") && secret.starts_with(key["start"].as_str().unwrap()), "{key}");
+        assert!(secret.starts_with(prefix) && secret.starts_with(key["start"].as_str().unwrap()), "{key}");
         let verify = admin.request_at_root(Method::POST, "/v1/keys/verify").json(&json!({"key": secret}));
         assert_eq!(admin.send(verify).await.data()["code"], "VALID", "{key}");
         let id = key["id"].as_str().unwrap();

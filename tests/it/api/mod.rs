@@ -12,6 +12,7 @@ mod idempotency;
 mod introspect;
 mod key_lifecycle;
 mod key_policy;
+mod key_prefixes;
 mod limits;
 mod lists;
 mod maintenance;

@@ -12,7 +12,7 @@ use crate::support::{Binary, Server};
 
 fn shipped() -> Value {
     json!({
-        "keys": {"prefix": "toll", "default_expiry_days": 0, "max_expiry_days": 0, "require_allowed_ips_for_admin": false},
+        "keys": {"prefixes": ["toll"], "default_expiry_days": 0, "max_expiry_days": 0, "require_allowed_ips_for_admin": false},
         "rate_limits": {"admin_per_minute": 0, "batch_per_minute": 0, "organization_factor": 5, "failed_auth_per_minute": 0},
         "meters": ["requests"],
         "plans": {
@@ -37,7 +37,7 @@ async fn a_patch_is_merged_changes_the_etag_and_is_audited_field_by_field() {
     assert_eq!(expect_ok(before, 200), shipped());
 
     // A patch that changes nothing keeps the ETag. The response to a change contains the new values.
-    let no_change = json!({"keys": {"prefix": "toll"}, "plans": {"nowhere": null}, "retention": {}});
+    let no_change = json!({"keys": {"prefixes": ["toll"]}, "plans": {"nowhere": null}, "retention": {}});
     let unchanged = if_match(&admin, "/config", &etag, Some(no_change)).await;
     assert_eq!((unchanged.status, unchanged.header("etag")), (200, Some(etag.as_str())));
     let patch = json!({
@@ -132,7 +132,7 @@ async fn all_errors_are_reported_at_once_and_nothing_is_changed() {
     let admin = server.admin();
     let answer = server
         .configure(json!({
-            "keys": {"prefix": "Toll", "default_expiry_days": -1, "max_expiry_days": 36_501, "require_allowed_ips_for_admin": 1},
+            "keys": {"prefixes": ["toll", "Toll", "toll"], "default_expiry_days": -1, "max_expiry_days": 36_501, "require_allowed_ips_for_admin": 1},
             "rate_limits": {"admin_per_minute": null, "batch_per_minute": "1", "organization_factor": 1_001, "per_hour": 1},
             "plans": {"Gold": {}, "a~b/c": null, "silver": {"max_keys": 1.5, "price": 1}, "bronze": 7},
             "retention": {"audit_days": 29, "usage_hourly_days": 0},
@@ -143,7 +143,8 @@ async fn all_errors_are_reported_at_once_and_nothing_is_changed() {
     expect_invalid(
         &answer,
         &[
-            ("/keys/prefix", "INVALID_VALUE"),
+            ("/keys/prefixes/1", "INVALID_VALUE"),
+            ("/keys/prefixes/2", "DUPLICATE"),
             ("/keys/default_expiry_days", "INVALID_VALUE"),
             ("/keys/max_expiry_days", "INVALID_VALUE"),
             ("/keys/require_allowed_ips_for_admin", "INVALID_TYPE"),
@@ -213,7 +214,9 @@ async fn a_start_logs_initial_values_that_differ_from_the_settings() {
     let dir = tempfile::tempdir().unwrap();
     let with_initial_values = |command: &mut std::process::Command| {
         command.env("TOLLHOUSE_ADMIN_KEY", crate::support::ADMIN_KEY);
-        command.env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0").env("TOLLHOUSE_KEYS__PREFIX", "acme");
+        command
+            .env("TOLLHOUSE_RATE_LIMITS__ADMIN_PER_MINUTE", "0")
+            .env("TOLLHOUSE_KEYS__PREFIXES", "acme,acme_test");
     };
     let mut server = Binary::serve_with(dir.path(), with_initial_values);
     assert!(!server.start.join("\n").contains("initial value"), "{:#?}", server.start);

@@ -6,6 +6,7 @@ mod check;
 mod foreign_files;
 mod import;
 mod leftovers;
+mod prefixes;
 mod restore;
 mod round_trip;
 mod tables;

@@ -20,6 +20,7 @@ const NOT_IN_SCHEMAS: &[&str] = &[
     "RESERVED",
     "UNKNOWN_METER",
     "UNKNOWN_PLAN",
+    "UNKNOWN_PREFIX",
     "UNKNOWN_SCOPE",
 ];
 

@@ -119,8 +119,8 @@ async fn an_id_with_a_matching_checksum_is_no_secret() {
     let listed = admin.get(&format!("/audit-logs?target_id={id}")).await;
     assert_eq!(listed.data()[0]["target"]["id"], json!(id), "{listed:?}");
     // The same digits after a prefix that a secret can have.
-    let answer = server.configure(json!({"keys": {"prefix": "org"}})).await;
-    assert_eq!(answer.details(), [("/keys/prefix".to_owned(), "RESERVED".to_owned())], "{answer:?}");
+    let answer = server.configure(json!({"keys": {"prefixes": ["org"]}})).await;
+    assert_eq!(answer.details(), [("/keys/prefixes/0".to_owned(), "RESERVED".to_owned())], "{answer:?}");
 }
 
 /// CRC-32/ISO-HDLC, bit by bit.
