@@ -17,14 +17,14 @@ async function takenIdMessage() {
   return error.message;
 }
 
-/** Replaces the configured meters. */
-async function setMeters(meters) {
+/** Changes the configuration. */
+async function configure(patch) {
   const authorization = `Bearer ${KEY}`;
   const { headers } = await fetch(`${URL}/admin/v1/config`, { headers: { authorization } });
   const response = await fetch(`${URL}/admin/v1/config`, {
     method: 'PATCH',
     headers: { authorization, 'content-type': 'application/json', 'if-match': headers.get('etag') },
-    body: JSON.stringify({ meters }),
+    body: JSON.stringify(patch),
   });
   assert.equal(response.status, 200);
 }
@@ -281,7 +281,7 @@ await test('saving sends only what was edited', {}, async ({ page, expectedStatu
 });
 
 await test('limits are edited as a list', {}, async ({ page, expectedStatuses }) => {
-  await setMeters(['requests', 'tokens']);
+  await configure({ meters: ['requests', 'tokens'] });
   await create('/organizations', { id: 'org_limits', name: 'Limits', email: 'limits@example.com' });
   const body = { organization_id: 'org_limits', name: 'Limited', scopes: [] };
   const { key: secret } = await create('/api-keys', { id: 'key_limits', ...body });
@@ -435,7 +435,7 @@ await test('limits are edited as a list', {}, async ({ page, expectedStatuses })
   await result.getByText('8 of 8 requests per 90 seconds left').waitFor();
   await result.getByText('70 of 70 requests per calendar day left').waitFor();
   await result.getByText('1,000 of 1,000 requests per minute left').waitFor();
-  await setMeters(['requests']);
+  await configure({ meters: ['requests'] });
 });
 
 await test('new keys and organizations can have limits', {}, async ({ page }) => {
@@ -495,6 +495,59 @@ await test('a key that may not read the meters types them', {}, async ({ page, e
   await dialog.waitFor({ state: 'detached' });
   const { limits } = await read('/api-keys/key_typed');
   assert.deepEqual(limits, [{ meter: 'requests', limit: 5, window_seconds: 60 }]);
+});
+
+await test('a prefix is offered if there are several', {}, async ({ page, expectedStatuses }) => {
+  await signIn(page);
+  await goTo(page, 'api-keys');
+  const dialog = page.getByRole('dialog');
+  const prefix = dialog.getByLabel('Prefix');
+  const createButton = dialog.getByRole('button', { name: 'Create' });
+  const open = async () => {
+    const loaded = page.waitForResponse((response) => response.url().endsWith('/config'));
+    await page.getByRole('button', { name: 'New API key' }).click();
+    await loaded;
+    await dialog.getByLabel('Name', { exact: true }).fill('New');
+  };
+  const expectSecret = async (start) => {
+    await createButton.click();
+    await dialog.getByRole('heading', { name: 'API key created' }).waitFor();
+    const secret = await dialog.locator('.secret code').innerText();
+    assert.ok(secret.startsWith(start) && secret.length === start.length + 38, start);
+    await dialog.getByRole('button', { name: 'Close' }).click();
+  };
+  await open();
+  assert.equal(await prefix.count(), 0);
+  await expectSecret('toll_');
+
+  await configure({ keys: { prefixes: ['acme_live', 'acme_test'] } });
+  await open();
+  await prefix.waitFor();
+  const options = await prefix.locator('option').allInnerTexts();
+  assert.deepEqual(options, ['acme_live_…', 'acme_test_…']);
+  await expectSecret('acme_live_');
+  await open();
+  await prefix.selectOption('acme_test');
+  await expectSecret('acme_test_');
+
+  // A prefix that was removed in the meantime is refused next to its field.
+  await open();
+  await prefix.selectOption('acme_test');
+  await configure({ keys: { prefixes: ['acme_live', 'toll'] } });
+  expectedStatuses.add('400');
+  await createButton.click();
+  const message = dialog.locator('.field', { has: page.getByLabel('Prefix') }).locator('.fault');
+  await message.getByText('Must be one of the prefixes: acme_live, toll.').waitFor();
+  expectedStatuses.delete('400');
+  await page.keyboard.press('Escape');
+  await dialog.waitFor({ state: 'detached' });
+
+  // An existing key keeps its prefix, so its form offers none.
+  await goTo(page, 'api-keys/key_123');
+  await page.getByRole('button', { name: 'Edit', exact: true }).click();
+  await dialog.getByLabel('Limits', { exact: true }).waitFor();
+  assert.equal(await prefix.count(), 0);
+  await configure({ keys: { prefixes: ['toll'] } });
 });
 
 /** True if nothing hides the middle of the element and it is within the window. */

@@ -5,7 +5,7 @@ import { html, useId, useState } from '../html.js';
 import { changedFields, editedText, metadataPatch } from '../patch.js';
 import { LimitsField, readLimits } from './limits-field.js';
 import { MetadataField, readMetadata } from './metadata.js';
-import { usePlansAndMeters } from './plans.js';
+import { useConfiguredNames } from './plans.js';
 
 const DAY_MILLISECONDS = 86_400_000;
 const KEEP_EXPIRY = ['keep', 'Keep as is'];
@@ -19,7 +19,7 @@ const EXPIRIES = [
 ];
 
 /** The fields that show the messages about themselves. */
-export const KEY_FIELDS = ['name', 'scopes', 'expires_at', 'allowed_ips', 'limits', 'metadata'];
+export const KEY_FIELDS = ['name', 'prefix', 'scopes', 'expires_at', 'allowed_ips', 'limits', 'metadata'];
 
 /** True for scopes that give access to Tollhouse itself. */
 export const isAdministrative = (scope) =>
@@ -90,7 +90,15 @@ function ScopeBoxes({ session, catalogue, chosen, error }) {
 export function KeyFields({ session, catalogue, error, before }) {
   const [expiry, setExpiry] = useState(before ? 'keep' : 'default');
   const expiries = [before ? KEEP_EXPIRY : DEFAULT_EXPIRY, ...EXPIRIES];
-  const { meters } = usePlansAndMeters(session);
+  const { meters, prefixes } = useConfiguredNames(session);
+  const prefixField = html`
+    <${Select}
+      label="Prefix"
+      name="prefix"
+      error=${error}
+      value=${prefixes[0]}
+      options=${prefixes.map((prefix) => [prefix, `${prefix}_…`])}
+    />`;
   const isDateShown = expiry === 'at' || error?.messageFor?.('expires_at');
   const dateField = html`
     <${Field}
@@ -116,6 +124,7 @@ export function KeyFields({ session, catalogue, error, before }) {
     />`;
   return html`
     <${Field} label="Name" name="name" error=${error} value=${before?.name} />
+    ${!before && prefixes.length > 1 && prefixField}
     <${ScopeBoxes} session=${session} catalogue=${catalogue} chosen=${before?.scopes ?? []} error=${error} />
     <${Select}
       label="Expires"
@@ -170,6 +179,7 @@ export function readNewKey(form) {
   for (const [name, value] of Object.entries({ allowed_ips, limits })) {
     if (value) body[name] = value;
   }
+  if (form.has('prefix')) body.prefix = form.get('prefix');
   const metadata = readMetadata(form);
   if (Object.keys(metadata).length > 0) body.metadata = metadata;
   return body;

@@ -8,7 +8,7 @@ import { KeyTable } from './key-table.js';
 import { Limits, OrganizationLimitsField, readLimits } from './limits-field.js';
 import { Members } from './members.js';
 import { MetadataField, readMetadata } from './metadata.js';
-import { PlanField, usePlansAndMeters } from './plans.js';
+import { PlanField, useConfiguredNames } from './plans.js';
 import { UsageCard } from './usage-card.js';
 
 const STATUSES = [
@@ -18,7 +18,7 @@ const STATUSES = [
 
 function EditDialog({ session, resource, path, onClose, onSaved }) {
   const { data, etag } = resource.value;
-  const { plans, meters } = usePlansAndMeters(session);
+  const { plans, meters } = useConfiguredNames(session);
   const save = async (form) => {
     const edited = {
       name: editedText(form, 'name', data.name),

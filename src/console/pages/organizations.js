@@ -5,7 +5,7 @@ import { html, useState } from '../html.js';
 import { Badge, Card, Empty, Id, NoMatches, Page, Table, Time } from '../ui.js';
 import { OrganizationLimitsField, readLimits } from './limits-field.js';
 import { MetadataField, readMetadata } from './metadata.js';
-import { PlanField, usePlansAndMeters } from './plans.js';
+import { PlanField, useConfiguredNames } from './plans.js';
 
 const STATUS_FILTER = [
   ['', 'Any'],
@@ -54,7 +54,7 @@ export function Organizations({ session }) {
   const [filter, setFilter] = useState({});
   const [isCreating, setCreating] = useState(false);
   const list = useList('/organizations', filter);
-  const { plans, meters } = usePlansAndMeters(session);
+  const { plans, meters } = useConfiguredNames(session);
   const planFilter = [['', 'Any'], ...plans.map((plan) => [plan, plan])];
   const newButton =
     session.isPlatform &&

@@ -7,10 +7,10 @@ import { REQUESTS } from '../limits.js';
 const DEFAULT_PLANS = ['standard', 'enterprise'];
 
 /**
- * The names of the plans, and the meters. Sessions that may not read the settings get the default plans, and
- * no meters.
+ * The names that forms offer: of plans, meters, and prefixes of keys. Sessions that may not read the settings
+ * get the default plans, no meters, and no prefixes.
  */
-export function usePlansAndMeters(session) {
+export function useConfiguredNames(session) {
   const { value, error } = useData(async () => {
     if (!session.canConfigure) return {};
     return (await get('/config')).data;
@@ -19,6 +19,7 @@ export function usePlansAndMeters(session) {
   return {
     plans: value?.plans ? Object.keys(value.plans) : DEFAULT_PLANS,
     meters: areMetersReadable ? (value?.meters ?? [REQUESTS]) : undefined,
+    prefixes: value?.keys?.prefixes ?? [],
   };
 }
 

@@ -32,7 +32,7 @@ fn the_console_and_the_reference_work_in_chromium() {
 
 #[test]
 fn forms_send_what_was_edited_and_show_errors_in_chromium() {
-    run(&[("forms.mjs", 9)], &dev::serve().url);
+    run(&[("forms.mjs", 10)], &dev::serve().url);
 }
 
 #[test]
