@@ -7,7 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use super::engine::{self, Connection, Row, Statement, Value};
 use super::tx_state::{ReserveAccess, TxState};
 use crate::domain::invalidation::Invalidation;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// A mutation's result, type-erased so that mutations with different results can share the writer's queue.
 pub(super) type MutationResult = Box<dyn Any + Send>;
@@ -17,8 +17,8 @@ pub(super) type Mutation = Box<dyn FnMut(&Tx<'_>) -> Result<MutationResult> + Se
 pub struct Tx<'c> {
     conn: &'c Connection,
     pub(in crate::store) state: &'c TxState,
-    /// The error on which SQLite rolled back the whole transaction, if there was one. Further statements are
-    /// refused then, because each would be committed on its own.
+    /// The error that failed the whole transaction, if there was one. Further statements are refused then, because each
+    /// would be committed on its own if SQLite has rolled the transaction back.
     aborted_by: RefCell<Option<Error>>,
 }
 
@@ -113,7 +113,9 @@ impl<'c> Tx<'c> {
         result.map_err(|cause| {
             let mut error = cause.in_file(self.conn.path());
             error.cause = error.cause.map(|cause| format!("{cause}, in: {sql}"));
-            if !self.conn.is_in_transaction() {
+            // On a full disk, SQLite ends the transaction or only undoes the statement. Both fail the whole transaction, so
+            // that a change that only takes access away is tried again with the storage reserve.
+            if error.code == Code::StorageFull || !self.conn.is_in_transaction() {
                 self.aborted_by.replace(Some(error.clone()));
             }
             error

@@ -150,6 +150,18 @@ async fn i13_access_can_be_taken_away_when_the_database_is_at_its_size_limit() {
     assert!((1..=2).contains(&counts.len()) && counts.iter().sum::<u64>() >= 2, "{reads:?}");
 }
 
+/// The update of a key needs a page, not only its audit event. SQLite then leaves the transaction open.
+#[tokio::test(flavor = "multi_thread")]
+async fn i13_keys_with_long_reasons_are_revoked_when_the_database_is_at_its_size_limit() {
+    let server = start_full_server().await;
+    let admin = server.admin();
+    for index in 0..50 {
+        let path = format!("/api-keys/key_{index}/revoke");
+        assert_ok(&admin.post(&path, json!({"reason": "r".repeat(200)})).await);
+    }
+    assert_eq!(readiness(&admin, "").await.3, ["STORAGE_RESERVE_IN_USE"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn i13_a_batch_takes_access_away_when_the_database_is_at_its_size_limit() {
     let server = start_full_server().await;
