@@ -186,6 +186,32 @@ pub(crate) fn bearer_token(headers: &HeaderMap) -> Result<&str> {
     }
 }
 
+/// The client's API key, from `Authorization: Bearer` or `X-Api-Key`. Both headers may be present if they
+/// have the same key.
+///
+/// # Errors
+/// `UNAUTHENTICATED` if the request has neither, different keys, several of one, or a malformed bearer token.
+pub(crate) fn bearer_token_or_api_key(headers: &HeaderMap) -> Result<&str> {
+    let missing = |message| Err(Error::new(Code::Unauthenticated, message));
+    let mut values = headers.get_all("x-api-key").iter();
+    let api_key = match (values.next(), values.next()) {
+        (None, _) => None,
+        (Some(value), None) => Some(value.to_str().unwrap_or_default().trim()),
+        (Some(_), Some(_)) => return missing("Send the X-Api-Key header only once."),
+    };
+    match api_key {
+        None => bearer_token(headers),
+        // An `Authorization` header with another scheme, such as Basic, is meant for the upstream.
+        Some(api_key) if !uses_bearer_auth(headers) && headers.get_all(AUTHORIZATION).iter().count() < 2 => {
+            Ok(api_key)
+        }
+        Some(api_key) if bearer_token(headers)? == api_key => Ok(api_key),
+        Some(_) => {
+            missing("The Authorization and X-Api-Key headers have different keys; send only one of them.")
+        }
+    }
+}
+
 /// Charges a failed authentication to the client's address. Returns `failure`, or `RATE_LIMITED` if the
 /// address has no attempts left. Call it only after a failure, so that valid keys
 /// are never limited by it.

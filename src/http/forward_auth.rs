@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use http::StatusCode;
-use http::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use percent_encoding::percent_decode_str;
 use warp::reply::Response as WarpResponse;
 
@@ -141,31 +141,6 @@ fn misconfiguration_error(message: impl Into<Cow<'static, str>>) -> Error {
     Error::new(Code::InsufficientScope, message)
 }
 
-/// The client's API key, from `Authorization: Bearer` or `X-Api-Key`. Both headers may be present if they
-/// have the same key.
-fn client_key(headers: &HeaderMap) -> Result<&str> {
-    let missing = |message| Err(Error::new(Code::Unauthenticated, message));
-    let mut values = headers.get_all("x-api-key").iter();
-    let api_key = match (values.next(), values.next()) {
-        (None, _) => None,
-        (Some(value), None) => Some(value.to_str().unwrap_or_default().trim()),
-        (Some(_), Some(_)) => return missing("Send the X-Api-Key header only once."),
-    };
-    match api_key {
-        None => auth::bearer_token(headers),
-        // An `Authorization` header with another scheme, such as Basic, is meant for the upstream.
-        Some(api_key)
-            if !auth::uses_bearer_auth(headers) && headers.get_all(AUTHORIZATION).iter().count() < 2 =>
-        {
-            Ok(api_key)
-        }
-        Some(api_key) if auth::bearer_token(headers)? == api_key => Ok(api_key),
-        Some(_) => {
-            missing("The Authorization and X-Api-Key headers have different keys; send only one of them.")
-        }
-    }
-}
-
 /// Authorize a request for a proxy
 ///
 /// Lets the request through on 200: the client's key, from `Authorization: Bearer` or `X-Api-Key`, is
@@ -239,7 +214,7 @@ async fn verify_client_key<'a>(
         Err(error) if error.code == Code::InsufficientScope => return Err(charge(error).await),
         checked => checked?,
     }
-    let secret = match client_key(&request.head.headers) {
+    let secret = match auth::bearer_token_or_api_key(&request.head.headers) {
         Ok(secret) => secret,
         Err(error) => return Err(charge(error).await),
     };
