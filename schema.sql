@@ -132,7 +132,8 @@ CREATE TABLE api_keys (
     revoked_at      INTEGER,
     revoked_reason  TEXT,
     revision        INTEGER NOT NULL,
-    limits          TEXT
+    limits          TEXT,
+    self_rotation   INTEGER NOT NULL CHECK (self_rotation IN (0, 1))
 ) STRICT;
 
 CREATE INDEX api_keys_organization ON api_keys (organization_id, seq);

@@ -146,12 +146,16 @@ impl Traffic {
     }
 }
 
-/// The token buckets of Admin API calls and of failed authentications.
+/// The token buckets of Admin API calls, of calls of keys about themselves, and of failed authentications.
 pub(crate) struct RateLimiters {
     /// Those of Admin API calls other than batches.
     pub(crate) admin: CallBuckets,
     /// Those of batches.
     pub(crate) batch: CallBuckets,
+    /// Those of the calls of keys about themselves, with their current secrets.
+    pub(crate) own_key: CallBuckets,
+    /// The same with their previous secrets, so that whoever has an old secret can't use up the calls of the new one.
+    pub(crate) own_key_superseded: CallBuckets,
     /// Those of failed authentications, by client address.
     pub(crate) failures: Buckets<IpNet>,
 }
@@ -161,6 +165,8 @@ impl Default for RateLimiters {
         Self {
             admin: CallBuckets::new(MAX_BUCKETS_PER_MAP),
             batch: CallBuckets::new(MAX_BUCKETS_PER_MAP),
+            own_key: CallBuckets::new(MAX_BUCKETS_PER_MAP),
+            own_key_superseded: CallBuckets::new(MAX_BUCKETS_PER_MAP),
             failures: Buckets::new(MAX_BUCKETS_PER_MAP),
         }
     }
@@ -171,6 +177,8 @@ impl RateLimiters {
     pub(crate) fn sweep(&self, now: Duration) {
         self.admin.sweep(now);
         self.batch.sweep(now);
+        self.own_key.sweep(now);
+        self.own_key_superseded.sweep(now);
         self.failures.sweep(now);
     }
 }

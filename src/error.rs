@@ -33,6 +33,7 @@ pub enum Code {
     PlatformKeyRequired,
     IpNotAllowed,
     SecretSuperseded,
+    SelfRotationNotAllowed,
     NotFound,
     MethodNotAllowed,
     AlreadyExists,
@@ -86,7 +87,8 @@ impl Code {
             Code::InsufficientScope
             | Code::PlatformKeyRequired
             | Code::IpNotAllowed
-            | Code::SecretSuperseded => 403,
+            | Code::SecretSuperseded
+            | Code::SelfRotationNotAllowed => 403,
             Code::NotFound => 404,
             Code::MethodNotAllowed => 405,
             Code::AlreadyExists | Code::Conflict | Code::BatchFailed => 409,
@@ -125,7 +127,8 @@ impl Code {
             Code::InsufficientScope
             | Code::PlatformKeyRequired
             | Code::IpNotAllowed
-            | Code::SecretSuperseded => CodeClass::Permission,
+            | Code::SecretSuperseded
+            | Code::SelfRotationNotAllowed => CodeClass::Permission,
             Code::RateLimited => CodeClass::RateLimit,
             Code::Internal => CodeClass::Bug,
             Code::Unavailable | Code::OutcomeUnknown | Code::StorageFull => CodeClass::Unavailable,

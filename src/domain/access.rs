@@ -74,6 +74,16 @@ impl Caller {
         }
     }
 
+    /// Returns the error `SELF_ROTATION_NOT_ALLOWED` unless the calling key can rotate itself.
+    pub(crate) fn require_self_rotation(&self) -> Result<()> {
+        if self.key().is_some_and(|key| key.self_rotation) {
+            return Ok(());
+        }
+        let message = "This key can't rotate itself. An administrator can allow it with self_rotation, or rotate the \
+                       key.";
+        Err(Error::new(Code::SelfRotationNotAllowed, message))
+    }
+
     /// Returns the error `INSUFFICIENT_SCOPE` if the caller has none of the scopes `any_of`. An empty list
     /// requires no scope.
     pub(crate) fn require_scope(&self, any_of: &[&str]) -> Result<()> {
@@ -190,12 +200,13 @@ pub(crate) fn ensure_can_grant(caller: &Caller, key: &ApiKey) -> Result<()> {
 pub(crate) fn widens_access(before: &ApiKey, after: &ApiKey) -> bool {
     after.expires_at != before.expires_at
         || after.allowed_ips != before.allowed_ips
+        || after.self_rotation && !before.self_rotation
         || after.status == Status::Active && before.status != Status::Active
         || after.scopes.iter().any(|wanted| !scope::any_covers(&before.scopes, wanted))
 }
 
 /// True if a changed key has at most the access that it had before, and nothing but its access changed: it was
-/// disabled or revoked, or lost scopes, addresses, time, or its previous secret.
+/// disabled or revoked, or lost scopes, addresses, time, its self-rotation, or its previous secret.
 pub(crate) fn only_narrows_access(before: &ApiKey, after: &ApiKey) -> bool {
     let keeps_status = after.status == before.status;
     let narrows_expiry = match (before.expires_at, after.expires_at) {
@@ -212,12 +223,14 @@ pub(crate) fn only_narrows_access(before: &ApiKey, after: &ApiKey) -> bool {
     };
     let narrows_previous_secret = after.previous_secret_expires_at.is_none()
         || after.previous_secret_expires_at == before.previous_secret_expires_at;
+    let narrows_self_rotation = before.self_rotation || !after.self_rotation;
     // The fields compared above and those that a withdrawal sets.
     let only_access_changed = ApiKey {
         scopes: before.scopes.clone(),
         status: before.status,
         expires_at: before.expires_at,
         allowed_ips: before.allowed_ips.clone(),
+        self_rotation: before.self_rotation,
         previous_secret_expires_at: before.previous_secret_expires_at,
         revoked_at: before.revoked_at,
         revoked_reason: before.revoked_reason.clone(),
@@ -229,6 +242,7 @@ pub(crate) fn only_narrows_access(before: &ApiKey, after: &ApiKey) -> bool {
         && narrows_expiry
         && narrows_addresses
         && narrows_previous_secret
+        && narrows_self_rotation
 }
 
 fn exceeds_caller_detail(pointer: String, message: String) -> ErrorDetail {

@@ -44,6 +44,7 @@ struct KeyAccessUpdate {
     scopes: Option<Vec<String>>,
     allowed_ips: Option<Vec<IpNet>>,
     expires_at: Option<Timestamp>,
+    self_rotation: Option<bool>,
 }
 
 impl AccessChange {
@@ -79,9 +80,7 @@ impl AccessChange {
     pub(crate) fn takes_access_away(&self) -> bool {
         use AccessChangeKind as Kind;
         match &self.kind {
-            Kind::UpdateKey(update) => {
-                **update != KeyAccessUpdate { status: Some(Status::Active), ..Default::default() }
-            }
+            Kind::UpdateKey(update) => update.may_narrow(),
             Kind::RotateKey | Kind::ActivateOrganization | Kind::ActivateUser => false,
             _ => true,
         }
@@ -180,8 +179,19 @@ impl KeyAccessUpdate {
             allowed_ips: member(body, "allowed_ips")
                 .and_then(|json| cidr::parse_allowlist(json, &mut Faults::default())),
             expires_at: member(body, "expires_at").and_then(text).and_then(Timestamp::parse),
+            self_rotation: member(body, "self_rotation").and_then(boolean),
         };
         (update != Self::default()).then_some(update)
+    }
+
+    /// True if the update may take access away: it doesn't only enable the key or allow self-rotation.
+    fn may_narrow(&self) -> bool {
+        let narrowing = Self {
+            status: self.status.filter(|status| *status != Status::Active),
+            self_rotation: self.self_rotation.filter(|is_allowed| !is_allowed),
+            ..self.clone()
+        };
+        narrowing != Self::default()
     }
 
     /// Returns the key without the access that the update takes away. What the update gives is not given.
@@ -191,6 +201,7 @@ impl KeyAccessUpdate {
             scopes: self.scopes.as_ref().unwrap_or(&key.scopes).clone(),
             allowed_ips: self.allowed_ips.as_ref().or(key.allowed_ips.as_ref()).cloned(),
             expires_at: self.expires_at.or(key.expires_at),
+            self_rotation: self.self_rotation.unwrap_or(key.self_rotation),
             ..key.clone()
         };
         reapply_key_revocations(key, &updated, &[])
@@ -202,6 +213,7 @@ impl KeyAccessUpdate {
             && (self.scopes.is_some() || earlier.scopes.is_none())
             && (self.allowed_ips.is_some() || earlier.allowed_ips.is_none())
             && (self.expires_at.is_some() || earlier.expires_at.is_none())
+            && (self.self_rotation.is_some() || earlier.self_rotation.is_none())
     }
 }
 
@@ -209,6 +221,13 @@ impl KeyAccessUpdate {
 fn member<'j>(json: &'j Json, name: &str) -> Option<&'j Json> {
     let Json::Object(fields) = json else { return None };
     fields.iter().find(|(field, _)| field == name).map(|(_, value)| value)
+}
+
+fn boolean(json: &Json) -> Option<bool> {
+    match json {
+        Json::Bool(value) => Some(*value),
+        _ => None,
+    }
 }
 
 fn text(json: &Json) -> Option<&str> {

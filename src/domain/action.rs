@@ -19,6 +19,8 @@ pub enum Action {
     ReadPage,
     #[strum(serialize = "key.verify")]
     VerifyKey,
+    #[strum(serialize = "key.read_self")]
+    ReadOwnKey,
     #[strum(serialize = "whoami.read")]
     ReadWhoami,
     #[strum(serialize = "organization.list")]
@@ -176,6 +178,7 @@ impl Action {
             Action::ReadOpenapi => (Read, None),
             Action::ReadPage => (Read, None),
             Action::VerifyKey => (Write, None),
+            Action::ReadOwnKey => (Read, Some(TargetKind::ApiKey)),
             Action::ReadWhoami => (Read, None),
             Action::ListOrganizations => (Read, Some(TargetKind::Organization)),
             Action::CreateOrganization => (Write, Some(TargetKind::Organization)),
@@ -264,6 +267,11 @@ impl Action {
         self == Action::UpdateConfig
     }
 
+    /// False for a read that is not in the audit log: it shows a key only itself, and clients may poll it.
+    pub fn is_audited(self) -> bool {
+        self != Action::ReadOwnKey
+    }
+
     /// True if the audit log aggregates the successful calls of a minute in one event, because clients may poll.
     pub(crate) fn is_aggregated(self) -> bool {
         self == Action::ReadWhoami
@@ -276,13 +284,15 @@ impl Access {
     }
 }
 
-/// Which rate limits apply to a request of the Admin API.
+/// Which rate limits apply to a request of the Admin API, or of a key about itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LimitClass {
     /// Any request other than a batch.
     Admin,
     /// A batch counts as one request, regardless of the number of its operations.
     Batch,
+    /// A request of a key about itself. Its limit is not a setting.
+    OwnKey,
 }
 
 /// The kind of resource that an action affects.

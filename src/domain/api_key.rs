@@ -107,6 +107,8 @@ pub struct ApiKey {
     /// list that none do.
     #[schema(required, max_items = 8, example = json!(null))]
     pub limits: Option<Vec<Limit>>,
+    /// True if the key can rotate itself with `POST /v1/keys/self/rotate`.
+    pub self_rotation: bool,
     /// Custom key-value pairs.
     #[schema(value_type = schemas::Metadata)]
     pub metadata: Metadata,
@@ -256,6 +258,9 @@ pub(crate) struct NewApiKey {
     /// keys of the organization's plan apply; an empty list means none. Only platform keys can set them.
     #[schema(max_items = 8, example = json!(null))]
     pub(crate) limits: Option<Vec<Limit>>,
+    /// True if the key can rotate itself with `POST /v1/keys/self/rotate`.
+    #[schema(required = false, default = false)]
+    pub(crate) self_rotation: bool,
     /// Custom key-value pairs.
     #[schema(value_type = Option<schemas::Metadata>, nullable = false)]
     pub(crate) metadata: Option<Metadata>,
@@ -295,6 +300,7 @@ impl NewApiKey {
             expires_at: fields.nullable("expires_at", |json, faults| parse_future_time(json, faults, now)),
             allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist).into_option(),
             limits: fields.nullable("limits", limits::parse_limits).into_option(),
+            self_rotation: fields.optional("self_rotation", rules::parse_bool).unwrap_or_default(),
             metadata: fields.optional("metadata", rules::parse_metadata),
             prefix: fields.optional("prefix", secret_prefix::prefix_parser(prefixes)),
             id: fields.optional("id", rules::custom_id_parser(Kind::ApiKey)),
@@ -330,6 +336,9 @@ pub(crate) struct ApiKeyPatch {
     /// same. Only platform keys can set them.
     #[schema(value_type = Option<Vec<Limit>>, max_items = 8, example = json!(null))]
     pub(crate) limits: Patch<Vec<Limit>>,
+    /// True if the key can rotate itself with `POST /v1/keys/self/rotate`.
+    #[schema(nullable = false, example = false)]
+    pub(crate) self_rotation: Option<bool>,
     /// Changes to the metadata, merged pair by pair; `null` as a value removes the pair, `null` in place of
     /// the object removes all pairs.
     #[schema(value_type = Option<schemas::MetadataPatch>)]
@@ -349,6 +358,7 @@ impl ApiKeyPatch {
             expires_at: fields.nullable("expires_at", |json, faults| parse_future_time(json, faults, now)),
             allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist),
             limits: fields.nullable("limits", limits::parse_limits),
+            self_rotation: fields.optional("self_rotation", rules::parse_bool),
             metadata: fields.nullable("metadata", rules::parse_metadata_patch),
         };
         fields.finish(value)
@@ -375,6 +385,7 @@ impl ApiKeyPatch {
             expires_at,
             allowed_ips: self.allowed_ips.apply(&before.allowed_ips),
             limits: self.limits.apply(&before.limits),
+            self_rotation: self.self_rotation.unwrap_or(before.self_rotation),
             metadata,
             previous_secret_expires_at: grace_end,
             ..before.clone()

@@ -244,6 +244,8 @@ impl Event {
 /// the `RequestContext`.
 #[derive(Clone, Debug)]
 pub(crate) struct AuditEntry {
+    /// What was done, if that is not the action of the request.
+    pub(crate) action: Option<Action>,
     /// The organization whose audit log contains the event; `None` for the platform's audit log.
     pub(crate) organization_id: Option<String>,
     /// The resource that the operation affected.
@@ -265,6 +267,7 @@ impl AuditEntry {
     ) -> Self {
         let target = Target { kind: kind.into(), id: Some(id.to_owned()), name: Some(name.to_owned()) };
         Self {
+            action: None,
             organization_id: organization_id.map(str::to_owned),
             target: Some(target),
             changes: Vec::new(),
@@ -275,6 +278,7 @@ impl AuditEntry {
     /// Creates the audit entry for a read of a list or of the whole platform, which has no single target.
     pub(crate) fn without_target(organization_id: Option<&str>) -> Self {
         Self {
+            action: None,
             organization_id: organization_id.map(str::to_owned),
             target: None,
             changes: Vec::new(),

@@ -370,6 +370,7 @@ fn parse_key(mut fields: Fields<'_>, defaults: &ImportDefaults, now: Timestamp) 
         expires_at,
         allowed_ips: fields.nullable("allowed_ips", cidr::parse_allowlist).into_option(),
         limits: fields.nullable("limits", limits::parse_limits).into_option(),
+        self_rotation: fields.optional("self_rotation", rules::parse_bool).unwrap_or_default(),
         metadata: fields.optional("metadata", rules::parse_metadata).unwrap_or_default(),
         created_by: fields.nullable("created_by", id_parser(Kind::ApiKey)).into_option(),
         created_at: timestamps.created_at,

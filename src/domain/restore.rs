@@ -26,7 +26,8 @@ pub(crate) struct ReappliedRevocations {
     pub(crate) users: u64,
     /// Number of memberships that ended, or whose role was lowered, since the backup.
     pub(crate) memberships: u64,
-    /// Number of keys that were revoked, disabled or rotated, or lost scopes or lifetime, since the backup.
+    /// Number of keys that were revoked, disabled or rotated, or lost scopes, lifetime or self-rotation, since the
+    /// backup.
     pub(crate) api_keys: u64,
     /// Number of quotas with units that were used since the backup.
     pub(crate) quotas: u64,
@@ -60,6 +61,7 @@ pub(crate) fn reapply_key_revocations(restored: &ApiKey, replaced: &ApiKey, plan
     {
         key.allowed_ips = Some(cidrs.clone());
     }
+    key.self_rotation = restored.self_rotation && replaced.self_rotation;
     key.limits = reapply_limits(restored.limits.as_deref(), replaced.limits.as_deref(), plan_limits);
     key
 }
@@ -139,6 +141,7 @@ mod tests {
             expires_at: None,
             allowed_ips: None,
             limits: None,
+            self_rotation: true,
             metadata: Default::default(),
             created_by: None,
             created_at: Timestamp::from_millis(1),
@@ -163,6 +166,7 @@ mod tests {
         older.expires_at = Some(Timestamp::from_millis(5));
         older.allowed_ips = cidrs(&["10.0.0.0/8"]);
         older.limits = Some(vec![limit(1, LimitSpan::Window(1)), limit(1, LimitSpan::Period(Period::Day))]);
+        older.self_rotation = false;
         let mut newer = key();
         newer.scopes = vec!["*".into()];
         newer.name = "renamed".into();
@@ -177,7 +181,7 @@ mod tests {
     fn each_withdrawn_right_stays_withdrawn() {
         let older = key();
         type Case = (fn(&mut ApiKey), fn(&ApiKey) -> bool);
-        let cases: [Case; 8] = [
+        let cases: [Case; 9] = [
             (|key| key.status = Status::Revoked, |key| key.status == Status::Revoked),
             (|key| key.status = Status::Disabled, |key| key.status == Status::Disabled),
             (|key| key.expires_at = Some(Timestamp::from_millis(9)), |key| key.expires_at.is_some()),
@@ -188,6 +192,7 @@ mod tests {
                 |key| key.limits = Some(vec![limit(9, LimitSpan::Window(60))]),
                 |key| key.limits == Some(vec![limit(9, LimitSpan::Window(60))]),
             ),
+            (|key| key.self_rotation = false, |key| !key.self_rotation),
             (|key| key.start = "toll_bbbb".into(), |key| key.start == "toll_bbbb"),
         ];
         for (index, (withdraw, is_withdrawn)) in cases.into_iter().enumerate() {

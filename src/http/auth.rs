@@ -13,6 +13,7 @@ use percent_encoding::percent_decode_str;
 use super::address;
 use super::conn::request_head::RequestHead;
 use super::rate_limits::{self, MINUTE};
+use super::route::AuthRequirement;
 use crate::app::App;
 use crate::domain::access;
 use crate::domain::api_key::Credential;
@@ -24,12 +25,21 @@ use crate::verify::bucket::BucketLimit;
 use crate::verify::key_record::KeyRecord;
 use crate::verify::secret;
 
-/// Authenticates the caller by bearer token; returns its key and the hash of the token.
+/// Authenticates the caller by bearer token, and of a route about the calling key also by `X-Api-Key`; returns its key
+/// and the hash of the token.
 ///
 /// # Errors
 /// `UNAUTHENTICATED` if there is no token, `INVALID_API_KEY` if the token isn't valid.
-pub(crate) async fn authenticate(app: &App, head: &RequestHead) -> Result<(Arc<Credential>, SecretHash)> {
-    let (hash, record) = load_key_by_token(app, bearer_token(&head.headers)?).await?;
+pub(crate) async fn authenticate(
+    app: &App,
+    head: &RequestHead,
+    requirement: AuthRequirement,
+) -> Result<(Arc<Credential>, SecretHash)> {
+    let token = match requirement {
+        AuthRequirement::OwnKey => bearer_token_or_api_key(&head.headers)?,
+        _ => bearer_token(&head.headers)?,
+    };
+    let (hash, record) = load_key_by_token(app, token).await?;
     let credential = require_usable_key(app, &record)?;
     head.connection_auth.record_success();
     Ok((credential, hash))

@@ -25,7 +25,7 @@ use crate::verify::verifier::Verdict;
 pub(super) const VERIFY_SCOPES: &[&str] = &["keys:verify", "admin:keys"];
 
 /// Maximum size of a request body. The body of the largest valid request has about 10 KB.
-const MAX_BODY_BYTES: usize = 32 * 1024;
+pub(super) const MAX_BODY_BYTES: usize = 32 * 1024;
 
 /// Maximum size of a request body with several verifications.
 const MAX_BATCH_BODY_BYTES: usize = 256 * 1024;

@@ -28,6 +28,7 @@ mod memberships;
 pub(crate) mod metrics;
 pub mod openapi;
 mod organizations;
+mod own_key;
 pub mod pages;
 mod pipeline;
 mod rate_limits;

@@ -20,6 +20,7 @@ use warp::reply::Response;
 use super::auth;
 use super::call::{self, BodyLimits, Call};
 use super::conn::request_head::RequestHead;
+use super::data_plane_request::MAX_BODY_BYTES;
 use super::rate_limits;
 use super::reply::{self, Reply};
 use super::request_id::{add_request_id, received_or_new_request_id};
@@ -197,7 +198,7 @@ struct RequestPipeline {
 }
 
 impl RequestPipeline {
-    async fn check_and_handle<S, B>(&mut self, params: Vec<String>, body: S) -> Result<Reply>
+    async fn check_and_handle<S, B>(&mut self, mut params: Vec<String>, body: S) -> Result<Reply>
     where
         S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
         B: Buf + Send + 'static,
@@ -208,11 +209,11 @@ impl RequestPipeline {
             if self.request.head.has_body {
                 call::drain_body(body, body_limits(&self.app)).await;
             }
-            let ctx = self.authorize(&params).await?;
+            let ctx = self.authorize(&mut params).await?;
             let memory = self.reserve_memory(&ctx)?;
             return self.call_handler(ctx, memory, params, (Bytes::new(), None)).await;
         }
-        match self.authorize(&params).await {
+        match self.authorize(&mut params).await {
             Ok(ctx) => {
                 let memory = self.reserve_memory(&ctx)?;
                 let body = self.read_body(body, &memory).await?;
@@ -227,13 +228,13 @@ impl RequestPipeline {
 
     /// Authenticates and authorizes the caller and charges the rate limit: all checks that don't need the
     /// body.
-    async fn authorize(&mut self, params: &[String]) -> Result<Arc<RequestContext>> {
+    async fn authorize(&mut self, params: &mut Vec<String>) -> Result<Arc<RequestContext>> {
         let app = self.app.clone();
         let route = self.route;
         if route.auth == AuthRequirement::Open {
             return RequestContext::internal(&app, Caller::System, route.action);
         }
-        let (credential, secret) = match auth::authenticate(&app, &self.request.head).await {
+        let (credential, secret) = match auth::authenticate(&app, &self.request.head, route.auth).await {
             Ok(authenticated) => authenticated,
             Err(error) if error.code.class() == CodeClass::Authentication => {
                 return Err(auth::charge_failure(&app, self.request.client_ip, error).await);
@@ -241,13 +242,16 @@ impl RequestPipeline {
             Err(error) => return Err(error),
         };
         let caller = Caller::Key(credential.clone());
+        if route.auth == AuthRequirement::OwnKey {
+            params.push(credential.key.id.clone());
+        }
         let if_match = self.if_match();
         let ctx = Arc::new(RequestContext {
             caller: caller.clone(),
             secret: Some(secret),
             redactor: self.request.redactor.clone(),
             scopes: route.auth.scopes(),
-            requires_current_secret: route.action.requires_current_secret(),
+            requires_current_secret: route.requires_current_secret(),
             requires_platform_key: route.auth.requires_platform_key(),
             action: route.action,
             access: route.action.access(),
@@ -263,7 +267,7 @@ impl RequestPipeline {
         self.ctx = Some(ctx.clone());
         let current = app.settings.get().await?;
         let limits = &current.settings.rate_limits;
-        let class = route.action.limit_class();
+        let class = route.limit_class();
         if let Err(error) = access::ensure_address_allowed(&credential.key, self.request.client_ip) {
             self.rate_limit = rate_limits::status(&app, limits, class, &caller);
             return Err(error);
@@ -309,7 +313,13 @@ impl RequestPipeline {
             return Err(error);
         }
         let reserve = |bytes| self.app.memory.control_plane.reserve(memory.organization_id(), bytes);
-        let bytes = call::read_body(body, &self.request.head, body_limits(&self.app), reserve).await?;
+        let http = &self.app.config.http;
+        let max_bytes = match self.route.auth {
+            AuthRequirement::OwnKey => MAX_BODY_BYTES,
+            _ => http.max_body_bytes,
+        };
+        let limits = BodyLimits::new(http, max_bytes);
+        let bytes = call::read_body(body, &self.request.head, limits, reserve).await?;
         if bytes.is_empty() && self.route.body == Body::Optional {
             return Ok((bytes, None));
         }
@@ -386,7 +396,7 @@ impl RequestPipeline {
         };
         add_request_id(&mut response, id);
         if let Some(rate_limit) = &self.rate_limit {
-            let limits = rate_limits::policies(self.route.action.limit_class(), rate_limit);
+            let limits = rate_limits::policies(self.route.limit_class(), rate_limit);
             rate_limits::add_headers(response.headers_mut(), &limits, now);
         }
         self.log_request(response.status().as_u16(), code, cause.as_deref());
@@ -397,6 +407,7 @@ impl RequestPipeline {
     /// can't be recorded, that failure becomes the response.
     async fn record_outcome(&self, result: Result<Reply>) -> Result<Reply> {
         match (&result, &self.ctx) {
+            _ if !self.route.action.is_audited() => {}
             (Ok(_), Some(ctx)) if self.route.action.is_aggregated() => {
                 service::aggregate_read(&self.app, ctx)
             }

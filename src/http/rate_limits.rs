@@ -17,11 +17,15 @@ use crate::verify::call_buckets::{CallBuckets, CallDecision, CallLimits};
 /// The window of all limits of the Admin API.
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
+/// Maximum number of calls of a key about itself in a minute.
+const OWN_KEY_PER_MINUTE: u32 = 60;
+
 /// The decisions of a call with the names of their policies in the `RateLimit` headers, that of the key first.
 pub(crate) fn policies(class: LimitClass, decision: &CallDecision) -> Vec<(&'static str, RateLimitDecision)> {
     let (of_key, of_organization) = match class {
         LimitClass::Admin => ("admin", "admin-organization"),
         LimitClass::Batch => ("batch", "batch-organization"),
+        LimitClass::OwnKey => ("self", "self-organization"),
     };
     let organization = decision.organization.map(|organization| (of_organization, organization));
     [(of_key, decision.key)].into_iter().chain(organization).collect()
@@ -59,12 +63,20 @@ fn limits_of_call<'a>(
     class: LimitClass,
     caller: &'a Caller,
 ) -> Option<(&'a CallBuckets, CallLimits<'a>)> {
+    let per_minute = |tokens| BucketLimit { tokens, window: MINUTE };
     let (buckets, per_key) = match class {
         LimitClass::Admin => (&app.rate_limiters.admin, limits.admin_per_minute),
         LimitClass::Batch => (&app.rate_limiters.batch, limits.batch_per_minute),
+        LimitClass::OwnKey => {
+            let buckets = match caller.require_current_secret() {
+                Ok(()) => &app.rate_limiters.own_key,
+                Err(_) => &app.rate_limiters.own_key_superseded,
+            };
+            let key = (&caller.key()?.id, per_minute(OWN_KEY_PER_MINUTE));
+            return Some((buckets, CallLimits { key, organization: None }));
+        }
     };
     let key = caller.key().filter(|_| per_key > 0)?;
-    let per_minute = |tokens| BucketLimit { tokens, window: MINUTE };
     let organization_limit = limits.organization_limit(per_key).map(per_minute);
     let organization = key.organization_id.as_ref().zip(organization_limit);
     Some((buckets, CallLimits { key: (&key.id, per_minute(per_key)), organization }))

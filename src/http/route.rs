@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use super::call::Call;
 use super::reply::Reply;
-use crate::domain::action::Action;
+use crate::domain::action::{Action, LimitClass};
 use crate::domain::audit::Target;
 use crate::domain::redaction::Redactor;
 use crate::error::Result;
@@ -71,6 +71,9 @@ pub enum AuthRequirement {
     Open,
     /// Any valid key.
     AnyKey,
+    /// Any valid key, as a bearer token or in `X-Api-Key`. The route is about the calling key, whose id takes the place of
+    /// a path parameter.
+    OwnKey,
     /// A key with one of these scopes.
     Scope(&'static [&'static str]),
     /// A platform key with one of these scopes. Routes with a path that can name another organization's
@@ -83,7 +86,7 @@ impl AuthRequirement {
     /// Any one of these scopes suffices; empty means no scope is required.
     pub(crate) fn scopes(self) -> &'static [&'static str] {
         match self {
-            AuthRequirement::Open | AuthRequirement::AnyKey => &[],
+            AuthRequirement::Open | AuthRequirement::AnyKey | AuthRequirement::OwnKey => &[],
             AuthRequirement::Scope(scopes) | AuthRequirement::Platform(scopes) => scopes,
         }
     }
@@ -124,12 +127,28 @@ pub struct Route {
 impl Route {
     /// True if the route can be an operation of a batch.
     pub fn is_in_batch(&self) -> bool {
-        matches!(self.dispatch, Dispatch::Operation(_))
+        matches!(self.dispatch, Dispatch::Operation(_)) && self.auth != AuthRequirement::OwnKey
     }
 
-    /// True if the route honors the `Idempotency-Key` header.
+    /// True if the route honors the `Idempotency-Key` header. Routes about the calling key don't need it: a repeated
+    /// request comes with a secret that the first one ended or superseded.
     pub fn is_idempotent_by_key(&self) -> bool {
-        self.method == "POST" && matches!(self.dispatch, Dispatch::Operation(_) | Dispatch::Batch)
+        self.method == "POST" && (self.is_in_batch() || matches!(self.dispatch, Dispatch::Batch))
+    }
+
+    /// True if the route refuses the previous secret of a rotated key. The revocation of the calling key doesn't, because
+    /// with a previous secret it ends only that secret.
+    pub(crate) fn requires_current_secret(&self) -> bool {
+        let ends_only_itself = self.auth == AuthRequirement::OwnKey && self.action == Action::RevokeApiKey;
+        self.action.requires_current_secret() && !ends_only_itself
+    }
+
+    /// The rate limits that apply to a request.
+    pub(super) fn limit_class(&self) -> LimitClass {
+        match self.auth {
+            AuthRequirement::OwnKey => LimitClass::OwnKey,
+            _ => self.action.limit_class(),
+        }
     }
 
     /// The resource that a request's path names, for the audit event. Usually it exists, so a header that isn't used must

@@ -8,8 +8,8 @@ pub use super::route::{ANY, AuthRequirement, Body, Dispatch, Endpoint, Route};
 use super::route::{Handler, Prepare};
 use super::router::Router;
 use super::{
-    analytics, api_keys, audit, health, memberships, openapi, organizations, pages, root, scopes, settings,
-    users, whoami,
+    analytics, api_keys, audit, health, memberships, openapi, organizations, own_key, pages, root, scopes,
+    settings, users, whoami,
 };
 use crate::domain::action::Action;
 use crate::error::Result;
@@ -112,6 +112,9 @@ pub static ROUTES: &[Route] = &[
     data_plane_route("POST", "/v1/keys/verify", AuthRequirement::Scope(VERIFY_SCOPES), Body::Required, Endpoint::Verify),
     data_plane_route("POST", "/v1/keys/verify-batch", AuthRequirement::Scope(VERIFY_SCOPES), Body::Required, Endpoint::VerifyBatch),
     data_plane_route("POST", "/v1/keys/usage", AuthRequirement::Scope(VERIFY_SCOPES), Body::Required, Endpoint::ReportUsage),
+    get("/v1/keys/self", Action::ReadOwnKey, AuthRequirement::OwnKey, |call| Box::pin(own_key::get(call))),
+    post("/v1/keys/self/revoke", Action::RevokeApiKey, AuthRequirement::OwnKey, Body::Optional, |call| Box::pin(own_key::revoke(call))),
+    post("/v1/keys/self/rotate", Action::RotateApiKey, AuthRequirement::OwnKey, Body::Optional, |call| Box::pin(own_key::rotate(call))),
     data_plane_route("POST", "/v1/introspect", AuthRequirement::Scope(VERIFY_SCOPES), Body::Required, Endpoint::Introspect),
     data_plane_route(ANY, "/v1/forward-auth", AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
     data_plane_route(ANY, "/v1/forward-auth/{path}", AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),

@@ -172,14 +172,9 @@ pub(super) fn push_verdict(json: &mut String, verdict: &Verdict, now: Timestamp)
         json.push_str(piece);
     }
     json.push_str(verdict.credential().map_or(UNKNOWN_KEY_FIELDS, |credential| key_fields_json(credential)));
-    json.push_str(r#","limits":["#);
-    for (index, status) in verdict.limits.iter().enumerate() {
-        if index > 0 {
-            json.push(',');
-        }
-        push_limit(json, status, now);
-    }
-    json.push_str(r#"],"limited_by":"#);
+    json.push_str(r#","limits":"#);
+    push_limits(json, &verdict.limits, now);
+    json.push_str(r#","limited_by":"#);
     let limited_by =
         verdict.limited_by.and_then(|limited| Some((verdict.limits.get(limited.index)?, limited)));
     match limited_by {
@@ -204,6 +199,18 @@ pub(super) fn push_undecided(json: &mut String, code: Code) {
     }
     json.push_str(UNKNOWN_KEY_FIELDS);
     json.push_str(r#","limits":[],"limited_by":null,"retry_after_seconds":null}"#);
+}
+
+/// Appends the list of the [`LimitState`]s of limits.
+pub(super) fn push_limits(json: &mut String, limits: &[LimitStatus], now: Timestamp) {
+    json.push('[');
+    for (index, status) in limits.iter().enumerate() {
+        if index > 0 {
+            json.push(',');
+        }
+        push_limit(json, status, now);
+    }
+    json.push(']');
 }
 
 /// Appends the [`LimitState`] of a limit.

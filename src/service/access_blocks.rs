@@ -8,6 +8,7 @@ use super::access_change_attempts::Attempt;
 use crate::app::App;
 use crate::domain::access::{self, Caller};
 use crate::domain::access_change::AccessChange;
+use crate::domain::action::Action;
 use crate::domain::api_key::ApiKey;
 use crate::domain::fields::Json;
 use crate::domain::invalidation::Invalidation;
@@ -21,8 +22,15 @@ impl RequestContext {
         params: &[String],
         body: Option<&Json>,
     ) -> Arc<Self> {
-        if let Some(change) = AccessChange::from_request(self.action, params, body) {
-            let attempt = Attempt::new(change, self.scopes, self.requires_current_secret);
+        // A revocation that accepts the previous secret of a rotated key ends only that secret.
+        let is_superseded = !self.requires_current_secret && self.caller.require_current_secret().is_err();
+        let action = match self.action {
+            Action::RevokeApiKey if is_superseded => Action::ExpirePreviousSecret,
+            action => action,
+        };
+        if let Some(change) = AccessChange::from_request(action, params, body) {
+            let requires_current_secret = action == self.action && action.requires_current_secret();
+            let attempt = Attempt::new(change, self.scopes, requires_current_secret);
             Arc::make_mut(&mut self).attempts.add(attempt);
         }
         self

@@ -61,6 +61,7 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
         user_id: input.user_id.clone(),
         allowed_ips: input.allowed_ips.clone(),
         limits: input.limits.clone(),
+        self_rotation: input.self_rotation,
         metadata: input.metadata.clone().unwrap_or_default(),
         created_by: ctx.caller.key().map(|key| key.id.clone()),
         ..base
@@ -394,6 +395,7 @@ pub(super) fn new_platform_key(
         expires_at: None,
         allowed_ips: None,
         limits: None,
+        self_rotation: false,
         metadata: Default::default(),
         created_by: None,
         created_at: ctx.now,

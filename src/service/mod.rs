@@ -25,6 +25,7 @@ pub mod operation;
 pub mod operator_keys;
 pub mod organizations;
 pub(crate) mod overview;
+pub(crate) mod own_key;
 pub(crate) mod readiness;
 pub(crate) mod restore;
 pub mod retention;
@@ -163,7 +164,7 @@ impl RequestContext {
             occurred_at: self.now.to_string(),
             organization_id: entry.organization_id,
             actor: Actor::from(&self.caller),
-            action: self.action.into(),
+            action: entry.action.unwrap_or(self.action).into(),
             access: self.access.into(),
             target: entry.target,
             outcome: Outcome::of(code).into(),
@@ -258,10 +259,14 @@ where
 fn record_change(tx: &Tx<'_>, ctx: &RequestContext, status: u16, entries: Vec<AuditEntry>) -> Result<()> {
     settings::check_read_only(tx, ctx, &entries)?;
     settings::check_storage_full(tx, ctx, &entries)?;
+    // A revocation that only ended the previous secret is not what was attempted, and must not lift blocks of the key.
+    let is_as_attempted = entries.iter().all(|entry| entry.action.is_none());
     for (index, entry) in entries.into_iter().enumerate() {
         store::audit::append(tx, ctx.audit_event(index, entry, status, None))?;
     }
-    ctx.attempts.declare_stored(tx);
+    if is_as_attempted {
+        ctx.attempts.declare_stored(tx);
+    }
     Ok(())
 }
 

@@ -118,10 +118,15 @@ impl Operation {
         Self(Box::new(work))
     }
 
+    /// Does the work of the operation in a transaction, without recording it there.
+    pub(super) fn work(&mut self, tx: &Tx<'_>, caller: &Caller) -> Result<(Answer, Vec<AuditEntry>)> {
+        (self.0)(tx, caller)
+    }
+
     /// Applies the operation in a transaction, and records it there. `caller` is the caller as read in the same
     /// transaction. If the operation fails, its changes must be rolled back.
     pub(crate) fn apply(&mut self, tx: &Tx<'_>, ctx: &RequestContext, caller: &Caller) -> Result<Answer> {
-        let (answer, entries) = (self.0)(tx, caller)?;
+        let (answer, entries) = self.work(tx, caller)?;
         match ctx.access {
             Access::Read => record_read(tx, ctx, entries)?,
             Access::Write => record_change(tx, ctx, answer.status, entries)?,

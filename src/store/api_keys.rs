@@ -17,7 +17,7 @@ use crate::error::Result;
 pub(super) const COLUMNS: &str = "k.seq, k.id, k.organization_id, k.user_id, k.name, k.start, k.scopes, k.status, \
                        k.expires_at, k.allowed_ips, k.metadata, k.created_by, k.created_at, k.updated_at, \
                        k.last_used_at, k.rotated_at, k.previous_secret_expires_at, k.revoked_at, \
-                       k.revoked_reason, k.revision, k.limits";
+                       k.revoked_reason, k.revision, k.limits, k.self_rotation";
 
 pub(super) fn api_key_from_row(row: &Row<'_>) -> engine::Result<ApiKey> {
     Ok(ApiKey {
@@ -41,6 +41,7 @@ pub(super) fn api_key_from_row(row: &Row<'_>) -> engine::Result<ApiKey> {
         revoked_reason: row.get(18)?,
         revision: row.get(19)?,
         limits: rows::optional_json_column(row, 20)?,
+        self_rotation: row.get(21)?,
     })
 }
 
@@ -48,8 +49,8 @@ pub(super) fn api_key_from_row(row: &Row<'_>) -> engine::Result<ApiKey> {
 pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool> {
     let seq: Option<i64> = tx.query_first(
         "INSERT INTO api_keys (id, organization_id, user_id, name, name_key, start, scopes, status, expires_at, \
-         allowed_ips, metadata, created_by, created_at, updated_at, revision, limits) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
+         allowed_ips, metadata, created_by, created_at, updated_at, revision, limits, self_rotation) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
          ON CONFLICT (id) DO NOTHING RETURNING seq",
         params![
             new.id,
@@ -68,6 +69,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool>
             new.updated_at.as_millis(),
             new.revision,
             new.limits.as_ref().map(rows::to_json).transpose()?,
+            new.self_rotation,
         ],
         |row| row.get(0),
     )?;
@@ -125,7 +127,7 @@ fn credential_from_row(row: &Row<'_>) -> engine::Result<Credential> {
     let key = api_key_from_row(row)?;
     // A retired secret ended in the past: the epoch stands for any past time.
     let epoch = Timestamp::from_millis(0);
-    let secret_ends_at = match row.get::<&str>(21)? {
+    let secret_ends_at = match row.get::<&str>(22)? {
         "current" => None,
         "previous" => Some(key.previous_secret_expires_at.unwrap_or(epoch)),
         _ => Some(epoch),
@@ -133,26 +135,26 @@ fn credential_from_row(row: &Row<'_>) -> engine::Result<Credential> {
     let organization = match &key.organization_id {
         None => None,
         Some(_) => {
-            let deleted = row.get::<Option<i64>>(24)?.is_some();
-            let status = if deleted { organization::Status::Suspended } else { rows::enum_column(row, 23)? };
+            let deleted = row.get::<Option<i64>>(25)?.is_some();
+            let status = if deleted { organization::Status::Suspended } else { rows::enum_column(row, 24)? };
             Some(Tenant {
-                seq: row.get(29)?,
-                name: row.get(22)?,
-                plan: row.get(28)?,
+                seq: row.get(30)?,
+                name: row.get(23)?,
+                plan: row.get(29)?,
                 status,
-                limits: rows::optional_json_column(row, 30)?,
+                limits: rows::optional_json_column(row, 31)?,
             })
         }
     };
     let owner = match &key.user_id {
         None => None,
         Some(_) => {
-            let deleted = row.get::<Option<i64>>(26)?.is_some();
-            let member = row.get::<Option<i64>>(27)?.is_some();
-            Some(if deleted || !member { user::Status::Suspended } else { rows::enum_column(row, 25)? })
+            let deleted = row.get::<Option<i64>>(27)?.is_some();
+            let member = row.get::<Option<i64>>(28)?.is_some();
+            Some(if deleted || !member { user::Status::Suspended } else { rows::enum_column(row, 26)? })
         }
     };
-    let owner_external_id = row.get(31)?;
+    let owner_external_id = row.get(32)?;
     let seq = row.get(0)?;
     Ok(Credential { seq, key, secret_ends_at, organization, owner, owner_external_id, memo: Memo::default() })
 }
@@ -162,7 +164,7 @@ pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<(
     let seq: Option<i64> = tx.query_first(
         "UPDATE api_keys SET name = ?2, name_key = ?3, start = ?4, scopes = ?5, status = ?6, expires_at = ?7, \
          allowed_ips = ?8, metadata = ?9, updated_at = ?10, rotated_at = ?11, previous_secret_expires_at = ?12, \
-         revoked_at = ?13, revoked_reason = ?14, revision = ?15, limits = ?16 \
+         revoked_at = ?13, revoked_reason = ?14, revision = ?15, limits = ?16, self_rotation = ?17 \
          WHERE id = ?1 RETURNING seq",
         params![
             changed.id,
@@ -181,6 +183,7 @@ pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<(
             changed.revoked_reason,
             changed.revision,
             changed.limits.as_ref().map(rows::to_json).transpose()?,
+            changed.self_rotation,
         ],
         |row| row.get(0),
     )?;

@@ -20,6 +20,7 @@ fn credential(id: &str, organization_id: Option<&str>, scopes: &[&str]) -> Crede
         expires_at: None,
         allowed_ips: None,
         limits: None,
+        self_rotation: false,
         metadata: Default::default(),
         created_by: None,
         created_at: at,
@@ -115,18 +116,32 @@ fn i5_organizations_leave_room_for_each_other_and_the_platform_to_block_one_key(
 #[test]
 fn an_update_that_is_not_stored_gives_nothing() {
     let blocks = AccessBlocks::default();
-    let update =
-        r#"{"status": "active", "scopes": ["a:read", "b:read"], "expires_at": "2030-01-01T00:00:00Z"}"#;
+    let update = r#"{"status": "active", "scopes": ["a:read", "b:read"], "expires_at": "2030-01-01T00:00:00Z", "self_rotation": true}"#;
     assert!(blocks.add(change(Action::UpdateApiKey, "key_1", update), platform_caller()));
     let mut disabled = credential("key_1", None, &["a:*"]);
     disabled.key.status = Status::Disabled;
     disabled.key.expires_at = Some(Timestamp::from_millis(5));
     blocks.apply(&mut disabled);
     assert_eq!(disabled.key.scopes, ["a:read"]);
+    assert!(!disabled.key.self_rotation);
     assert_eq!(
         (disabled.key.status, disabled.key.expires_at),
         (Status::Disabled, Some(Timestamp::from_millis(5)))
     );
+}
+
+#[test]
+fn the_end_of_self_rotation_is_blocked_and_its_permission_is_not() {
+    let update = |body: &str| change(Action::UpdateApiKey, "key_1", body);
+    assert!(!update(r#"{"self_rotation": true, "status": "active"}"#).takes_access_away());
+    let end = update(r#"{"self_rotation": false}"#);
+    assert!(end.takes_access_away());
+    let blocks = AccessBlocks::default();
+    assert!(blocks.add(end, platform_caller()));
+    let mut key = credential("key_1", None, &[]);
+    key.key.self_rotation = true;
+    blocks.apply(&mut key);
+    assert!(!key.key.self_rotation);
 }
 
 #[test]
@@ -150,6 +165,8 @@ fn only_a_change_of_the_same_access_ends_a_block() {
         (update(r#"{"scopes": [], "status": "disabled"}"#), update(r#"{"scopes": ["a"]}"#), false),
         (update(r#"{"scopes": []}"#), update(r#"{"scopes": ["a"], "status": "active"}"#), true),
         (update(r#"{"scopes": []}"#), revoke(), true),
+        (update(r#"{"self_rotation": false}"#), update(r#"{"self_rotation": true}"#), true),
+        (update(r#"{"self_rotation": false}"#), update(r#"{"scopes": []}"#), false),
         (
             change(Action::ExpirePreviousSecret, "key_1", "{}"),
             change(Action::RotateApiKey, "key_1", "{}"),

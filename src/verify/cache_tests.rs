@@ -42,6 +42,7 @@ fn credential(kind: &str, number: u64) -> Credential {
         expires_at: Some(at),
         allowed_ips: is_owned.then(|| vec!["192.0.2.0/24".parse().unwrap()]),
         limits: None,
+        self_rotation: false,
         metadata: serde_json::from_str(&metadata).unwrap(),
         created_by: is_owned.then(|| id("key")),
         created_at: at,

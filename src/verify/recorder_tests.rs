@@ -31,6 +31,7 @@ fn test_credential(seq: i64) -> Arc<Credential> {
         expires_at: None,
         allowed_ips: None,
         limits: None,
+        self_rotation: false,
         metadata: Default::default(),
         created_by: None,
         created_at: timestamp(0),

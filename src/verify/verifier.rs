@@ -289,6 +289,20 @@ impl Verifier {
         report::charge(&self.leases, ReportedCosts { key, organization, costs, at }, write).await
     }
 
+    /// How the limits of a key and of its organization stand. Nothing is spent or counted.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when the database's files aren't at their paths or too many keys are in use.
+    pub(crate) async fn limits_of(&self, record: &KeyRecord) -> Result<Vec<LimitStatus>> {
+        self.ensure_files_in_place()?;
+        let settings = self.settings.get().await?;
+        let at = DecisionTime { now: self.clock.expiry_time(), monotonic: self.clock.monotonic() };
+        let states = record.states(&self.states, at.monotonic)?;
+        let (key, organization) = owned_limits(&settings, record, states);
+        let request = LimitRequest { key, organization, costs: &[], mode: Mode::Tell, at };
+        Ok(decision::decide(&self.leases, request, |_| Ok(()), |_, _| ()).await?.limits)
+    }
+
     /// Returns the credential of a secret if it is valid, for token introspection (RFC 7662). Limits are
     /// neither checked nor spent.
     ///

@@ -7,9 +7,9 @@ use reqwest::header::IF_MATCH;
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tollhouse::http::pages::FILES;
-use tollhouse::http::routes::{ANY, ROUTES, Route};
+use tollhouse::http::routes::{ANY, AuthRequirement, ROUTES, Route};
 
-use crate::support::{Answer, Client, Server};
+use crate::support::{ADMIN_KEY, Answer, Client, Server};
 
 /// Stands for the ID of an audit event of `org_alpha`.
 pub(crate) const EVENT: &str = "EVENT";
@@ -20,7 +20,7 @@ pub(crate) const CREATED: &str = "CREATED";
 /// The route whose body is a form and whose errors are OAuth errors.
 pub(crate) const INTROSPECT: &str = "/v1/introspect";
 
-/// A call that succeeds with [`ADMIN_KEY`](crate::support::ADMIN_KEY) on the server of a [`Fixture`].
+/// A call that succeeds with the key of [`Fixture::caller`] on the server of the fixture.
 pub(crate) struct ExampleCall {
     pub route: &'static Route,
     /// The path and the query. [`EVENT`] stands for an ID, `ASSET` for a file of a page.
@@ -248,6 +248,11 @@ pub(crate) fn example_calls() -> Vec<ExampleCall> {
         delete("/users/user_alpha").foreign(NotFound).event(None, user),
         delete("/organizations/org_alpha").foreign(NotFound)
             .event(alpha, organization).changes([("revoked_keys", json!(0), json!(0))]),
+
+        // After all others, because they end the secret of their caller.
+        call("GET", "/v1/keys/self"),
+        call("POST", "/v1/keys/self/rotate").body(json!({"grace_period_seconds": 60})),
+        call("POST", "/v1/keys/self/revoke").body(json!({"reason": "r"})),
     ]
 }
 
@@ -307,6 +312,14 @@ impl Fixture {
             Some(body) if call.route.path == INTROSPECT => request.form(&body),
             Some(body) => request.json(&body),
             None => request,
+        }
+    }
+
+    /// The secret of a key with which the call succeeds: [`ADMIN_KEY`], or a new key for a call about the calling key.
+    pub(crate) async fn caller(&self, call: &ExampleCall) -> String {
+        match call.route.auth {
+            AuthRequirement::OwnKey => self.server.own_key().await.key.unwrap(),
+            _ => ADMIN_KEY.to_owned(),
         }
     }
 

@@ -22,6 +22,7 @@ const CONFIGURATION: &str = "docs/reference/configuration.md";
 const LIMITS: &str = "docs/concepts/limits.md";
 const VERIFICATION: &str = "docs/concepts/verification.md";
 const PLANS: &str = "docs/guides/plans.md";
+const OWN_KEY: &str = "docs/guides/own-key.md";
 
 /// Serves until Ctrl-C, so it is run by a test of its own.
 const SAMPLE: &str = "sample";
@@ -165,6 +166,11 @@ fn keys_are_checked_by_id_and_together_as_their_page_shows() {
 #[test]
 fn organizations_move_between_plans_as_the_guide_shows() {
     run_after_the_quickstart_began(PLANS);
+}
+
+#[test]
+fn a_key_renews_itself_as_its_page_shows() {
+    run_after_the_quickstart_began(OWN_KEY);
 }
 
 /// On a terminal programs behave differently: the server may show a secret, `jq` writes in color.

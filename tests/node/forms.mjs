@@ -48,6 +48,8 @@ await test(
     await dialog.getByLabel('Organization', { exact: true }).fill('org_123');
     await dialog.getByLabel('Name', { exact: true }).fill('All workflows');
     await scopeBox('workflows:*').check();
+    const selfRotationBox = dialog.getByRole('checkbox', { name: 'Can rotate itself', exact: false });
+    await selfRotationBox.check();
     const addButton = dialog.getByRole('button', { name: 'Add metadata' });
     await addButton.click();
     await fillPair(dialog, 1, ' team ', 'payments');
@@ -81,6 +83,7 @@ await test(
     assert.equal(created.organization_id, 'org_123');
     assert.deepEqual(created.scopes, ['workflows:*']);
     assert.deepEqual(created.metadata, { team: 'payments', rule: 'a = b' });
+    assert.equal(created.self_rotation, true);
     const verify = async (scope) => {
       return (await callApi('POST', '/v1/keys/verify', { key: secret, scopes: [scope] })).data.code;
     };
@@ -93,12 +96,15 @@ await test(
     for (const text of ['key_chosen', 'workflows:*', 'team payments', 'rule a = b']) {
       assert.ok(facts.includes(text), `${text}: ${facts}`);
     }
+    assert.match(facts, /Can rotate itself\s+Yes/);
     await page.getByRole('button', { name: 'Edit' }).click();
     await scopeBox('workflows:read').waitFor();
     const checkedBoxes = dialog.locator('input:checked');
     assert.deepEqual(await checkedBoxes.evaluateAll((boxes) => boxes.map(({ value }) => value)), [
       'workflows:*',
+      'true',
     ]);
+    await selfRotationBox.uncheck();
     assert.equal(await dialog.getByLabel('Metadata name 1').inputValue(), 'rule');
     assert.equal(await dialog.getByLabel('Metadata value 2').inputValue(), 'payments');
     await scopeBox('workflows:*').uncheck();
@@ -110,6 +116,7 @@ await test(
     const edited = await read('/api-keys/key_chosen');
     assert.deepEqual(edited.scopes, ['workflows:read']);
     assert.deepEqual(edited.metadata, { team: 'checkout' });
+    assert.equal(edited.self_rotation, false);
     assert.equal(await verify('workflows:write'), 'INSUFFICIENT_SCOPE');
   },
 );

@@ -122,6 +122,12 @@ export function KeyFields({ session, catalogue, error, before }) {
       canInherit
       meters=${meters}
     />`;
+  const selfRotationBox = html`
+    <label class="box">
+      <input type="checkbox" name="self_rotation" value="true" defaultChecked=${before?.self_rotation} />
+      <span>Can rotate itself</span>
+      <span class="quiet small-text">Whoever has the current secret can replace it with a new one.</span>
+    </label>`;
   return html`
     <${Field} label="Name" name="name" error=${error} value=${before?.name} />
     ${!before && prefixes.length > 1 && prefixField}
@@ -142,6 +148,7 @@ export function KeyFields({ session, catalogue, error, before }) {
     >
       ${addressesInput}
     <//>
+    ${selfRotationBox}
     ${session.isPlatform && limitsField}
     <${MetadataField} error=${error} value=${before?.metadata} />`;
 }
@@ -168,6 +175,7 @@ function readFields(form, before) {
     scopes: form.getAll('scope'),
     ...readExpiry(form),
     allowed_ips: addresses.length > 0 ? addresses : null,
+    self_rotation: form.has('self_rotation'),
   };
   if (form.has('limits')) fields.limits = readLimits(form, 'limits');
   return fields;
@@ -175,8 +183,8 @@ function readFields(form, before) {
 
 /** The body that creates a key. Optional fields without a value are left out. */
 export function readNewKey(form) {
-  const { allowed_ips, limits, ...body } = readFields(form);
-  for (const [name, value] of Object.entries({ allowed_ips, limits })) {
+  const { allowed_ips, self_rotation, limits, ...body } = readFields(form);
+  for (const [name, value] of Object.entries({ allowed_ips, self_rotation, limits })) {
     if (value) body[name] = value;
   }
   if (form.has('prefix')) body.prefix = form.get('prefix');

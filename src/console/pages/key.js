@@ -116,6 +116,7 @@ function KeyFacts({ session, apiKey }) {
     ['Scopes', apiKey.scopes.length > 0 ? codes(apiKey.scopes) : none('none')],
     ['Expires', html`<${Time} at=${apiKey.expires_at} />`],
     ['Allowed IP addresses', apiKey.allowed_ips ? codes(apiKey.allowed_ips) : none('any')],
+    ['Can rotate itself', apiKey.self_rotation ? 'Yes' : none('no')],
     ['Limits', html`<${Limits} limits=${apiKey.limits} hasPlan=${hasPlan} />`],
     ['Last used', html`<${Time} at=${apiKey.last_used_at} />`],
     ['Created', html`<${Time} at=${apiKey.created_at} />`],

@@ -11,7 +11,7 @@ use super::responses::{
     ETAG, IDEMPOTENT_REPLAYED, RATE_LIMIT_HEADERS, REQUEST_ID, RESPONSE_HEADERS, describe_error_status,
     error_response, header_references, response_name_of,
 };
-use super::security::{self, BEARER_SCHEME};
+use super::security::{self, BEARER_SCHEME, X_API_KEY_SCHEME};
 use super::{data_plane, envelope};
 use crate::http::idempotency::MAX_IDEMPOTENCY_KEY_LENGTH;
 use crate::http::route::{ANY, AuthRequirement, Body, Dispatch, Endpoint, Route};
@@ -72,12 +72,17 @@ fn find_operation<'a>(item: &'a mut PathItem, method: &str) -> Option<&'a mut Op
 fn complete_operation(operation: &mut Operation, route: &Route) -> BTreeSet<u16> {
     let description = operation.description.take().filter(|description| !description.is_empty());
     let mut access = describe_required_access(route);
-    if route.action.requires_current_secret() {
+    if route.requires_current_secret() {
         access.push_str(" The previous secret of a rotated key is refused with `403` (`SECRET_SUPERSEDED`).");
     }
     let paragraphs: Vec<_> = description.into_iter().chain([access]).collect();
     operation.description = Some(paragraphs.join("\n\n"));
-    operation.security = Some(security::requirements(route.auth, BEARER_SCHEME));
+    let schemes: &[_] = match route.auth {
+        AuthRequirement::OwnKey => &[BEARER_SCHEME, X_API_KEY_SCHEME],
+        _ => &[BEARER_SCHEME],
+    };
+    operation.security =
+        Some(schemes.iter().flat_map(|scheme| security::requirements(route.auth, scheme)).collect());
     if let Some(RefOr::T(body)) = &mut operation.request_body {
         body.required = Some(if route.body == Body::Required { Required::True } else { Required::False });
         if route.method == "PATCH"
@@ -176,6 +181,9 @@ fn describe_required_access(route: &Route) -> String {
         }
         AuthRequirement::Open => "Requires no API key.".to_owned(),
         AuthRequirement::AnyKey => "Requires a valid API key with any scopes.".to_owned(),
+        AuthRequirement::OwnKey => {
+            "Requires a valid API key with any scopes, as a bearer token or in `X-Api-Key`.".to_owned()
+        }
         AuthRequirement::Scope(scopes) => format!("Requires an API key with {}.", any_of(scopes)),
         AuthRequirement::Platform(scopes) => format!("Requires a platform key with {}.", any_of(scopes)),
     }
@@ -185,9 +193,12 @@ fn describe_required_access(route: &Route) -> String {
 fn error_statuses(operation: &Operation, route: &Route) -> BTreeSet<u16> {
     let mut statuses = BTreeSet::from([500]);
     if route.auth != AuthRequirement::Open {
-        // Every operation that requires a key parses the query, if only to reject it (400), and writes the
-        // audit log (503, 507).
-        statuses.extend([400, 401, 403, 429, 503, 507]);
+        // Every operation that requires a key parses the query, if only to reject it (400).
+        statuses.extend([400, 401, 403, 429, 503]);
+        // Most write the audit log.
+        if route.action.is_audited() {
+            statuses.insert(507);
+        }
     }
     if route.path.contains('{') {
         statuses.insert(404);

@@ -43,7 +43,7 @@ pub(super) fn add_schemes(components: &mut Components) {
 pub(super) fn requirements(auth: AuthRequirement, scheme: &str) -> Vec<SecurityRequirement> {
     match auth {
         AuthRequirement::Open => Vec::new(),
-        AuthRequirement::AnyKey => vec![SecurityRequirement::new(scheme, [""; 0])],
+        AuthRequirement::AnyKey | AuthRequirement::OwnKey => vec![SecurityRequirement::new(scheme, [""; 0])],
         AuthRequirement::Scope(scopes) | AuthRequirement::Platform(scopes) => {
             scopes.iter().map(|scope| SecurityRequirement::new(scheme, [*scope])).collect()
         }

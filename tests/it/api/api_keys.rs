@@ -73,7 +73,7 @@ async fn a_created_key_has_the_requested_fields() {
         "allowed_ips": ["10.0.0.0/8", "192.0.2.7", "2001:db8::/32", "::ffff:198.51.100.0/120"],
         "limits": [{"meter": "requests", "limit": 10, "window_seconds": 1},
             {"meter": "requests", "limit": 1000, "period": "month"}],
-        "metadata": {"k": "v"},
+        "self_rotation": true, "metadata": {"k": "v"},
     });
     let mut created = expect_ok(admin.post("/api-keys", body.clone()).await, 201);
     assert!(created.as_object_mut().unwrap().remove("key").is_some());

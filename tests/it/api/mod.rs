@@ -21,6 +21,7 @@ mod meters;
 mod missing_scopes;
 mod names;
 mod organizations;
+mod own_key;
 mod patches;
 mod plans;
 mod scopes;

@@ -8,8 +8,11 @@ mod hosts;
 mod requests;
 mod transfers;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
-use tollhouse::http::routes::{Body, Dispatch, Endpoint, ROUTES, Route};
+use tollhouse::clock::Clock;
+use tollhouse::http::routes::{AuthRequirement, Body, Dispatch, Endpoint, ROUTES, Route};
 
 use crate::support::{Raw, RawAnswer, Server, head};
 
@@ -69,6 +72,7 @@ fn max_body(route: &Route) -> usize {
     match route.dispatch {
         Dispatch::DataPlane(Endpoint::VerifyBatch) => 8 * MAX_DATA_PLANE_BODY,
         Dispatch::DataPlane(_) => MAX_DATA_PLANE_BODY,
+        _ if route.auth == AuthRequirement::OwnKey => MAX_DATA_PLANE_BODY,
         _ => MIB,
     }
 }
@@ -88,17 +92,21 @@ fn path(route: &Route) -> String {
 /// A single connection for all requests of a test, so that a refusal that closes it is detected.
 struct Connection {
     raw: Raw,
+    clock: Clock,
 }
 
 impl Connection {
     async fn open(server: &Server) -> Self {
-        Self { raw: server.raw().await }
+        Self { raw: server.raw().await, clock: server.clock.clone() }
     }
 
     async fn send(&mut self, route: &Route, headers: &[&str], body: &[u8]) -> RawAnswer {
         let length = format!("content-length: {}", body.len());
         let headers = [headers, &[&length]].concat();
         let request = head(&format!("{} {}", route.method, path(route)), &headers);
+        if route.auth == AuthRequirement::OwnKey {
+            self.clock.advance(Duration::from_secs(1)); // A key may send one such request per second.
+        }
         self.raw.send(&[&request, body].concat()).await;
         self.raw
             .answer()

@@ -28,6 +28,7 @@ fn credential(status: Status) -> Credential {
         expires_at: None,
         allowed_ips: None,
         limits: None,
+        self_rotation: false,
         metadata: Default::default(),
         created_by: None,
         created_at: Timestamp::from_millis(NOW),

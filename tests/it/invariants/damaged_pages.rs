@@ -126,7 +126,7 @@ pub(super) async fn start(dir: TempDir) -> Option<Server> {
 }
 
 /// A server whose changes all fail, because an index that they write is damaged.
-async fn start_with_failing_changes(stored: &Stored) -> Server {
+pub(super) async fn start_with_failing_changes(stored: &Stored) -> Server {
     start(stored.damaged_copy(stored.root_of(INDEX_OF_CHANGES))).await.unwrap()
 }
 

@@ -43,7 +43,7 @@ async fn start_full_server() -> Server {
 }
 
 /// Creates keys `key_0`, `key_1` … of `org_1` until there is no room for another one; returns their number.
-async fn fill(admin: &Client) -> usize {
+pub(super) async fn fill(admin: &Client) -> usize {
     for index in 0.. {
         let answer = admin.post("/api-keys", key_body(index)).await;
         if answer.status != 201 {
@@ -78,7 +78,7 @@ pub(super) async fn readiness(client: &Client, query: &str) -> (u16, bool, bool,
 }
 
 /// Revokes a key that is revoked already until an audit event needs the reserve.
-async fn use_reserve(admin: &Client) {
+pub(super) async fn use_reserve(admin: &Client) {
     while readiness(admin, "").await.3 != ["STORAGE_RESERVE_IN_USE"] {
         assert_ok(&admin.delete("/api-keys/key_0").await);
     }

@@ -20,6 +20,7 @@ mod long_reads;
 mod moved_files;
 mod no_room;
 mod organization_limits;
+mod own_key;
 mod owned_keys;
 mod plan_moves;
 mod pruning;

@@ -185,13 +185,13 @@ async fn csv_is_imported_like_ndjson() {
     let organizations = temp.path().join("organizations.csv");
     fs::write(&organizations, "type,id,name,email\norganization,org_a,\"A, Inc.\",a@example.com\n").unwrap();
     result(&dir, &["import", organizations.to_str().unwrap()]);
-    let header = "hash,hash_encoding,name,scopes,expires_at,limits,metadata.team";
+    let header = "hash,hash_encoding,name,scopes,expires_at,limits,self_rotation,metadata.team";
     let row =
         |secret: &str, rest: &str| format!("{},hex,{secret},{rest}\n", hex::encode(hash_secret(secret)));
     let rows = [
-        row("one", r#"invoices:read workflows:read,,"[{""limit"": 5, ""window_seconds"": 60}]",core"#),
-        row("two", ",,,"),
-        row("three", r#",,"[{""limit"": ""five"", ""window_seconds"": 60}]","#),
+        row("one", r#"invoices:read workflows:read,,"[{""limit"": 5, ""window_seconds"": 60}]",true,core"#),
+        row("two", ",,,,"),
+        row("three", r#",,"[{""limit"": ""five"", ""window_seconds"": 60}]",yes,"#),
         row("four", ""),
     ];
     fs::write(&file, format!("{header}\n{}", rows.concat())).unwrap();
@@ -201,7 +201,8 @@ async fn csv_is_imported_like_ndjson() {
     assert_eq!((&report["imported"], &report["refused"]), (&json!({"api_key": 2}), &json!(2)), "{report}");
     assert_eq!(report["refusals"][0]["at"], "line 4");
     assert!(report["refusals"][0]["reasons"].to_string().contains("limits/0/limit"), "{report}");
-    assert!(report["refusals"][1]["reasons"].to_string().contains("4 cells, the header has 7"), "{report}");
+    assert!(report["refusals"][0]["reasons"].to_string().contains("self_rotation"), "{report}");
+    assert!(report["refusals"][1]["reasons"].to_string().contains("4 cells, the header has 8"), "{report}");
 
     let created = run(&dir, &["admin-key", "create"]);
     let server = Binary::serve_with(&dir, |_| ());
@@ -209,9 +210,9 @@ async fn csv_is_imported_like_ndjson() {
     let (code, id) = verify(&admin, "one").await;
     assert_eq!(code, "VALID");
     let key = admin.get(&format!("/api-keys/{}", id.as_str().unwrap())).await;
-    let fields = ["scopes", "limits", "metadata"].map(|name| key.data()[name].clone());
+    let fields = ["scopes", "limits", "self_rotation", "metadata"].map(|name| key.data()[name].clone());
     let limits = json!([{"meter": "requests", "limit": 5, "window_seconds": 60}]);
-    assert_eq!(json!(fields), json!([["invoices:read", "workflows:read"], limits, {"team": "core"}]));
+    assert_eq!(json!(fields), json!([["invoices:read", "workflows:read"], limits, true, {"team": "core"}]));
     assert_eq!(admin.get("/scopes?order=desc").await.data()[0]["scope"], "invoices:read");
 
     // Spreadsheet programs end lines with "\r\n".

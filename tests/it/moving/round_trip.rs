@@ -42,6 +42,7 @@ pub(super) async fn populate(server: &Binary) -> Vec<String> {
             "allowed_ips": ["192.0.2.0/24", "2001:db8::/32"], "expires_at": "2999-01-01T00:00:00Z"}),
         ),
         ("unlimited", json!({"limits": []})),
+        ("renewing", json!({"self_rotation": true})),
         ("rotated", json!({})),
         ("rotated-at-once", json!({})),
         ("disabled", json!({})),

@@ -126,7 +126,8 @@ async fn every_success_is_as_documented() {
             let events = admin.get("/audit-logs").await;
             path = route.path.replace("{id}", events.data()[0]["id"].as_str().unwrap());
         }
-        let answer = admin.send(operation.sample_request(&admin, &path)).await;
+        let client = operation.own_client(&server).await.unwrap_or_else(|| admin.clone());
+        let answer = client.send(operation.sample_request(&client, &path)).await;
         let status = operation.assert_documented(&answer);
         assert!((200..300).contains(&status), "{name}: {answer:?}");
         assert_eq!(answer.header("ratelimit").is_some(), operation.requires_admin_key(), "{name}");
@@ -193,10 +194,11 @@ async fn every_documented_refusal_is_as_documented() {
     for operation in document.operations().filter(Operation::requires_admin_key) {
         let path = operation.path();
         let route = operation.route;
+        let client = operation.own_client(&server).await.unwrap_or_else(|| admin.clone());
         let mut calls = vec![
             operation.sample_request(&anonymous, &path),
             operation.sample_request(&elsewhere, &path),
-            operation.sample_request(&admin, &path).query(&[("surplus", "1")]),
+            operation.sample_request(&client, &path).query(&[("surplus", "1")]),
         ];
         if route.path.contains('{') {
             calls.push(operation.sample_request(&admin, &path.replace("_123", "_9").replace("read", "no")));
@@ -206,7 +208,7 @@ async fn every_documented_refusal_is_as_documented() {
         if has_header("If-Match") {
             // Replaces the header that the sample request may have.
             let stale = HeaderMap::from_iter([(IF_MATCH, HeaderValue::from_static("\"0-0\""))]);
-            calls.push(operation.sample_request(&admin, &path).headers(stale));
+            calls.push(operation.sample_request(&client, &path).headers(stale));
         }
         if has_header("Idempotency-Key") {
             calls.push(
@@ -214,7 +216,7 @@ async fn every_documented_refusal_is_as_documented() {
             );
         }
         if operation.body().is_some() {
-            let with_type = |media_type| operation.request(&admin, &path).header(CONTENT_TYPE, media_type);
+            let with_type = |media_type| operation.request(&client, &path).header(CONTENT_TYPE, media_type);
             calls.push(with_type("text/plain").body("{}"));
             calls.push(with_type("application/json").body(vec![b' '; 2 << 20]));
         }
@@ -255,6 +257,10 @@ async fn rate_limited_calls(document: &Document) -> Vec<(String, Answer)> {
     let admin = server.admin();
     assert_eq!(admin.get("/whoami").await.status, 200);
     assert_eq!(admin.post("/batch", json!({})).await.status, 400);
+    for _ in 0..60 {
+        let own = admin.send(admin.request_at_root(Method::GET, "/v1/keys/self")).await;
+        assert_eq!(own.status, 200, "{own:?}");
+    }
     let mut answers = Vec::new();
     for operation in document.operations().filter(Operation::requires_admin_key) {
         let answer = admin.send(operation.sample_request(&admin, &operation.path())).await;
@@ -322,6 +328,7 @@ async fn not_found_and_conflicts(server: &Server) -> Vec<(String, Answer)> {
         ),
         ("deleteApiKey", 409, admin.delete(&format!("/api-keys/{admin_key_id}")).await),
         ("revokeApiKey", 409, admin.post(&format!("/api-keys/{admin_key_id}/revoke"), json!({})).await),
+        ("revokeOwnKey", 409, admin.send(admin.request_at_root(Method::POST, "/v1/keys/self/revoke")).await),
         ("updateConfiguration", 428, admin.patch("/config", json!({})).await),
         (
             "updateConfiguration",

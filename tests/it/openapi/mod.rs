@@ -122,6 +122,14 @@ impl Operation<'_> {
         required.fold(request, |request, parameter| request.header(parameter["name"].as_str().unwrap(), "*"))
     }
 
+    /// A client with a key of its own, for an operation about the calling key; the key can rotate itself.
+    async fn own_client(&self, server: &Server) -> Option<Client> {
+        match self.route.auth {
+            AuthRequirement::OwnKey => Some(server.own_key().await),
+            _ => None,
+        }
+    }
+
     /// True if it is an operation of the control plane that requires a key.
     fn requires_admin_key(&self) -> bool {
         self.route.auth != AuthRequirement::Open && self.endpoint().is_none()

@@ -222,6 +222,11 @@ impl Server {
         self.key_with(json!({"organization_id": organization, "name": "test", "scopes": scopes})).await
     }
 
+    /// Creates a platform key without scopes that can rotate itself. Returns a client that uses it.
+    pub(crate) async fn own_key(&self) -> Client {
+        self.key_with(json!({"name": "own", "scopes": [], "self_rotation": true})).await.0
+    }
+
     /// Creates a key from this request body.
     pub(crate) async fn key_with(&self, body: Value) -> (Client, Value) {
         self.wait_for_slot().await;

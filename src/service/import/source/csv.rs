@@ -31,6 +31,7 @@ const CSV_COLUMNS: &[&str] = &[
     "expires_at",
     "allowed_ips",
     "limits",
+    "self_rotation",
     "created_at",
     "updated_at",
     "last_used_at",
@@ -183,6 +184,8 @@ impl<'a> CsvSource<'a> {
                 }
                 // A list of objects, written as JSON. Other text is reported as a fault of the field.
                 "limits" => Json::parse(cell.as_bytes()).unwrap_or_else(|_| Json::String(cell.to_owned())),
+                // Other text is reported as a fault of the field.
+                "self_rotation" => cell.parse().map_or_else(|_| Json::String(cell.to_owned()), Json::Bool),
                 _ => Json::String(cell.to_owned()),
             };
             match column.split_once('.') {

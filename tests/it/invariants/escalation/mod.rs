@@ -91,7 +91,12 @@ fn cidrs() -> impl Strategy<Value = Option<Vec<&'static str>>> {
 }
 
 fn grant() -> impl Strategy<Value = Grant> {
-    (scopes(), expires(), cidrs()).prop_map(|(scopes, expires, cidrs)| Grant { scopes, expires, cidrs })
+    (scopes(), expires(), cidrs(), any::<bool>()).prop_map(|(scopes, expires, cidrs, self_rotation)| Grant {
+        scopes,
+        expires,
+        cidrs,
+        self_rotation,
+    })
 }
 
 /// An initial key that can manage keys; without one, every call would be refused. An index into
@@ -106,13 +111,21 @@ fn root() -> impl Strategy<Value = (usize, Grant)> {
 }
 
 fn op() -> impl Strategy<Value = Op> {
-    let patch = (option::of(scopes()), option::of(expires()), option::of(cidrs()), option::of(any::<bool>()))
-        .prop_map(|(scopes, expires, cidrs, disabled)| Patch { scopes, expires, cidrs, disabled });
+    let access = (option::of(scopes()), option::of(expires()), option::of(cidrs()));
+    let flags = (option::of(any::<bool>()), option::of(any::<bool>()));
+    let patch = (access, flags).prop_map(|((scopes, expires, cidrs), (self_rotation, disabled))| Patch {
+        scopes,
+        expires,
+        cidrs,
+        self_rotation,
+        disabled,
+    });
     // A patch of `disabled` only: with other fields beside it, most patches would be refused.
     let switch = any::<bool>().prop_map(|disabled| Patch {
         scopes: None,
         expires: None,
         cidrs: None,
+        self_rotation: None,
         disabled: Some(disabled),
     });
     let patch = prop_oneof![2 => patch, 1 => switch];
@@ -309,7 +322,7 @@ async fn run(
     for (organization, scope) in
         [(None, "*"), (Some("org_a"), "admin:keys"), (Some("org_b"), "workflows:read")]
     {
-        let grant = Grant { scopes: vec![scope], expires: None, cidrs: None };
+        let grant = Grant { scopes: vec![scope], expires: None, cidrs: None, self_rotation: false };
         simulation.add_initial_key(organization, &grant, false).await;
     }
     for step in steps {

@@ -16,6 +16,7 @@ pub(super) struct Key {
     /// Milliseconds; `None` = never.
     pub expires_at: Option<i64>,
     pub cidrs: Option<Vec<IpNet>>,
+    pub self_rotation: bool,
     pub disabled: bool,
     pub revoked: bool,
 }
@@ -27,6 +28,7 @@ pub(super) struct Grant {
     /// Hours from now; `None` = never.
     pub expires: Option<u32>,
     pub cidrs: Option<Vec<&'static str>>,
+    pub self_rotation: bool,
 }
 
 /// The fields of a patch; `None` = not in the patch.
@@ -35,6 +37,7 @@ pub(super) struct Patch {
     pub scopes: Option<Vec<&'static str>>,
     pub expires: Option<Option<u32>>,
     pub cidrs: Option<Option<Vec<&'static str>>>,
+    pub self_rotation: Option<bool>,
     pub disabled: Option<bool>,
 }
 
@@ -57,7 +60,7 @@ fn owned(scopes: &[&'static str]) -> Vec<String> {
 impl Grant {
     pub(super) fn body(&self, now: i64, organization: Option<&str>) -> Value {
         let mut body = json!({"name": "created", "scopes": self.scopes, "allowed_ips": self.cidrs,
-            "expires_at": time(hours_from(now, self.expires))});
+            "self_rotation": self.self_rotation, "expires_at": time(hours_from(now, self.expires))});
         if let Some(organization) = organization {
             body["organization_id"] = organization.into();
         }
@@ -71,6 +74,7 @@ impl Grant {
             scopes: owned(&self.scopes),
             expires_at: hours_from(now, self.expires),
             cidrs: self.cidrs.as_deref().map(parse_cidrs),
+            self_rotation: self.self_rotation,
             disabled: false,
             revoked: false,
         }
@@ -89,6 +93,9 @@ impl Patch {
         if let Some(cidrs) = &self.cidrs {
             body["allowed_ips"] = json!(cidrs);
         }
+        if let Some(self_rotation) = self.self_rotation {
+            body["self_rotation"] = self_rotation.into();
+        }
         if let Some(disabled) = self.disabled {
             body["status"] = if disabled { "disabled" } else { "active" }.into();
         }
@@ -106,6 +113,7 @@ impl Patch {
         if let Some(cidrs) = &self.cidrs {
             after.cidrs = cidrs.as_deref().map(parse_cidrs);
         }
+        after.self_rotation = self.self_rotation.unwrap_or(after.self_rotation);
         after.disabled = self.disabled.unwrap_or(after.disabled);
         after
     }
@@ -168,6 +176,7 @@ impl Key {
             && shown["scopes"] == json!(self.scopes)
             && shown["expires_at"] == time(self.expires_at)
             && shown["allowed_ips"] == json!(self.cidrs)
+            && shown["self_rotation"] == self.self_rotation
             && shown["status"] == status
     }
 
@@ -209,6 +218,7 @@ impl Key {
         let gains_access = after.scopes.iter().any(|scope| !holds(&before.scopes, scope))
             || after.expires_at != before.expires_at
             || after.cidrs != before.cidrs
+            || after.self_rotation && !before.self_rotation
             || before.disabled && !after.disabled;
         match () {
             () if !self.reaches(before.organization.as_deref()) => &[404],

@@ -106,7 +106,7 @@ async fn send_outside_of_bodies(api: &Api, case: &Case) {
             // Each parameter alone only once, because it is decoded in the same way everywhere.
             let queries = if form == case.secret { operation.queries_with(&form) } else { Vec::new() };
             for path in paths.iter().chain(&queries) {
-                requests.push(case.client.request_at_root(operation.method.clone(), path));
+                requests.push(operation.request_at(&case.client, path));
             }
             requests.push(case.client.request_at_root(Method::PUT, &operation.path_of_examples()));
         }
@@ -123,7 +123,7 @@ async fn send_outside_of_bodies(api: &Api, case: &Case) {
     for operation in &api.operations {
         let path = operation.path_of_examples();
         requests.push(case.client.request_at_root(method.clone(), &path));
-        let request = || case.client.request_at_root(operation.method.clone(), &path);
+        let request = || operation.request_at(&case.client, &path);
         for form in forms(&case.secret) {
             let with_header = |request: reqwest::RequestBuilder, name: &&str| request.header(*name, &form);
             requests.push(PASSIVE_HEADERS.iter().fold(request(), with_header));
