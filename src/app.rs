@@ -15,7 +15,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use self::catalogue::CatalogueCache;
+use self::catalogue::{CatalogueCache, CatalogueGuard};
 use self::cursors::Cursors;
 use self::in_flight::InFlight;
 use self::long_reads::LongReads;
@@ -24,7 +24,6 @@ use self::unstored::Unstored;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::domain::id::Kind;
-use crate::domain::scope::Catalogue;
 use crate::error::{Error, Result};
 use crate::store::db::Db;
 use crate::telemetry::connections::ListenerConnections;
@@ -96,7 +95,7 @@ impl App {
     ///
     /// # Errors
     /// Errors of reading the database.
-    pub async fn catalogue(&self) -> Result<Arc<Catalogue>> {
+    pub async fn catalogue(&self) -> Result<CatalogueGuard> {
         self.catalogue.get(&self.db, &self.version_clock).await
     }
 

@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-pub(crate) use guard::{ClockChange, ClockChangeKind};
+pub(crate) use guard::{ClockChange, ClockChangeKind, Reading};
 
 use crate::domain::time::Timestamp;
-use guard::{ClockGuard, Reading};
+use guard::ClockGuard;
 
 /// A source of time: the system clock, or a manual clock for tests. Clones share the same source and the same
 /// guard.
@@ -131,7 +131,8 @@ impl Clock {
         self.guard.put_back_changes(changes);
     }
 
-    fn read(&self) -> Reading {
+    /// Both times.
+    pub(crate) fn read(&self) -> Reading {
         Reading { wall: self.now(), monotonic: self.monotonic() }
     }
 }

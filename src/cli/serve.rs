@@ -20,7 +20,8 @@ use crate::http::conn::limits::ConnectionLimits;
 use crate::http::conn::server;
 use crate::http::conn::tls::Tls;
 use crate::http::conn::workers::Workers;
-use crate::http::{dispatch, metrics};
+use crate::http::dispatch::Dispatcher;
+use crate::http::metrics;
 use crate::service::settings::ShadowedSetting;
 use crate::service::{clock, housekeeping, lifecycle, retention, settings, usage};
 use crate::store::db;
@@ -100,7 +101,7 @@ pub(crate) async fn run(
 
     let tasks = TaskTracker::new();
     let workers = Workers::start()?;
-    let routes = dispatch::filter(app.clone(), tasks.clone())?;
+    let dispatcher = Dispatcher::new(app.clone(), tasks.clone())?;
     let stopping = app.clone();
     let requested = stop.clone();
     let notified = service_manager.clone();
@@ -136,7 +137,7 @@ pub(crate) async fn run(
     service_manager.report_ready(&status).await;
     let cut = tokio::select! {
         cut = server::serve(
-            listener, tls.clone(), routes, limits, &app.traffic.http_connections, &workers, shutdown,
+            listener, tls.clone(), dispatcher, limits, &app.traffic.http_connections, &workers, shutdown,
         ) => cut,
         () = stop.forced() => 0,
         () = metrics::serve(&app, metrics, &workers) => 0,

@@ -49,9 +49,9 @@ pub(crate) enum ClockChangeKind {
 
 /// The wall-clock time and the monotonic time, read together.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Reading {
-    pub(super) wall: Timestamp,
-    pub(super) monotonic: Duration,
+pub(crate) struct Reading {
+    pub(crate) wall: Timestamp,
+    pub(crate) monotonic: Duration,
 }
 
 impl Reading {

@@ -45,18 +45,24 @@ pub(crate) async fn authenticate(
     Ok((credential, hash))
 }
 
-/// Authenticates the caller of the data plane by bearer token, like [`authenticate`], but first looks in the
-/// connection's cache: requests over one connection mostly come from the same caller.
-/// `expiry_time` is the clock's [`expiry_time`](crate::clock::Clock::expiry_time) at the request's arrival.
-pub(crate) async fn authenticate_cached(
+/// The caller of the data plane that this connection's cache knows by its header, if its key is usable: requests over one
+/// connection mostly come from the same caller. `expiry_time` is the clock's
+/// [`expiry_time`](crate::clock::Clock::expiry_time) at the request's arrival.
+pub(crate) fn find_caller_of_connection(
     app: &App,
     head: &RequestHead,
     expiry_time: Timestamp,
-) -> Result<Arc<Credential>> {
-    if let Some(credential) = head.connection_auth.cache.get(&head.headers, &app.keys) {
-        access::ensure_usable(&credential, expiry_time)?;
-        return Ok(credential);
-    }
+) -> Option<Arc<Credential>> {
+    let credential = head.connection_auth.cache.get(&head.headers, &app.keys)?;
+    access::ensure_usable(&credential, expiry_time).is_ok().then_some(credential)
+}
+
+/// Authenticates the caller of the data plane by bearer token, like [`authenticate`], and remembers it in the
+/// connection's cache.
+///
+/// # Errors
+/// Those of [`authenticate`].
+pub(crate) async fn authenticate_for_connection(app: &App, head: &RequestHead) -> Result<Arc<Credential>> {
     let (_, record) = load_key_by_token(app, bearer_token(&head.headers)?).await?;
     let credential = require_usable_key(app, &record)?;
     head.connection_auth.cache.set(&head.headers, record);

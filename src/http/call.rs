@@ -191,15 +191,16 @@ const RESERVED_STEP_BYTES: usize = 16 * 1024;
 /// # Errors
 /// `PAYLOAD_TOO_LARGE`, `INVALID_REQUEST` if the body is incomplete or doesn't arrive in time, and the errors of
 /// `reserve`.
-pub(crate) async fn read_body<S, B, R>(
+pub(crate) async fn read_body<S, B, E, R>(
     body: S,
     head: &RequestHead,
     limits: BodyLimits,
     reserve: impl Fn(usize) -> Result<R>,
 ) -> Result<Bytes>
 where
-    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    S: Stream<Item = Result<B, E>> + Send + 'static,
     B: Buf + Send + 'static,
+    E: Send + 'static,
 {
     let BodyLimits { max_bytes, max_drained_bytes, timeout } = limits;
     let declared_bytes = head.declared_body_bytes.map(|bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
@@ -271,10 +272,11 @@ fn payload_too_large_error(max_bytes: usize) -> Error {
 }
 
 /// Drops a body that isn't needed. What has not arrived yet is drained while the response is sent.
-pub(crate) async fn discard_body<S, B>(body: S, head: &RequestHead, limits: BodyLimits)
+pub(crate) async fn discard_body<S, B, E>(body: S, head: &RequestHead, limits: BodyLimits)
 where
-    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
+    S: Stream<Item = Result<B, E>> + Send + 'static,
     B: Buf + Send + 'static,
+    E: Send + 'static,
 {
     // Polling the body would tell a client that waits for `100 Continue` to send it.
     if !head.has_body || head.headers.contains_key(EXPECT) {
@@ -287,9 +289,9 @@ where
 }
 
 /// Reads and drops a body that isn't needed, within its limits, so that the connection can be reused.
-pub(crate) async fn drain_body<S, B>(body: S, limits: BodyLimits)
+pub(crate) async fn drain_body<S, B, E>(body: S, limits: BodyLimits)
 where
-    S: Stream<Item = Result<B, warp::Error>>,
+    S: Stream<Item = Result<B, E>>,
     B: Buf,
 {
     let mut body = std::pin::pin!(body);

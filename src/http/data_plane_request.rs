@@ -1,11 +1,15 @@
 //! A request to the data plane: its caller, its body, and the response to an error.
 
+use std::future::poll_fn;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Poll;
 
-use bytes::{Buf, Bytes};
-use futures_util::Stream;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, stream};
+use http_body_util::BodyDataStream;
+use hyper::body::{Body as _, Incoming};
 use warp::reply::Response;
 
 use super::call::{self, BodyLimits};
@@ -14,6 +18,7 @@ use super::request_id::received_or_new_request_id;
 use super::route::Endpoint;
 use super::{address, auth, reply};
 use crate::app::App;
+use crate::clock::Reading;
 use crate::domain::access;
 use crate::domain::api_key::Credential;
 use crate::domain::redaction::Redactor;
@@ -30,6 +35,9 @@ pub(super) const MAX_BODY_BYTES: usize = 32 * 1024;
 /// Maximum size of a request body with several verifications.
 const MAX_BATCH_BODY_BYTES: usize = 256 * 1024;
 
+/// The body of a request to the data plane, as it arrives.
+pub(crate) type RequestBody = Incoming;
+
 /// A request to the data plane.
 pub(crate) struct DataPlaneRequest<'a> {
     pub(crate) app: &'a App,
@@ -37,8 +45,8 @@ pub(crate) struct DataPlaneRequest<'a> {
     pub(crate) head: &'a RequestHead,
     /// The client's IP address, behind trusted proxies; `None` if the address is unknown.
     pub(crate) client_ip: Option<IpAddr>,
-    /// Wall-clock time at which the request arrived.
-    pub(crate) now: Timestamp,
+    /// The time at which the request arrived.
+    pub(crate) arrival: Reading,
     /// The time by which keys expire, at the request's arrival.
     expiry_time: Timestamp,
     /// The request's `X-Request-Id`, received from the client or generated.
@@ -46,9 +54,8 @@ pub(crate) struct DataPlaneRequest<'a> {
 }
 
 impl<'a> DataPlaneRequest<'a> {
-    /// `arrived_at` is the monotonic time at which the request arrived.
-    pub(super) fn new(app: &'a App, endpoint: Endpoint, head: &'a RequestHead, arrived_at: Duration) -> Self {
-        let now = app.clock.now();
+    pub(super) fn new(app: &'a App, endpoint: Endpoint, head: &'a RequestHead) -> Self {
+        let arrival = app.clock.read();
         Self {
             app,
             endpoint,
@@ -58,9 +65,9 @@ impl<'a> DataPlaneRequest<'a> {
                 &head.headers,
                 &app.config.http.trusted_proxies,
             ),
-            now,
-            expiry_time: app.clock.expiry_time_at(now, arrived_at),
-            request_id: received_or_new_request_id(&head.headers, now),
+            arrival,
+            expiry_time: app.clock.expiry_time_at(arrival.wall, arrival.monotonic),
+            request_id: received_or_new_request_id(&head.headers, arrival.wall),
         }
     }
 
@@ -72,7 +79,7 @@ impl<'a> DataPlaneRequest<'a> {
     /// The JSON response to an error. Logs the error if it is a server error (5xx).
     pub(crate) fn error_response(&self, error: &Error) -> Response {
         self.log_server_error(error);
-        reply::write_error(error, self.now, &self.request_id)
+        reply::write_error(error, self.arrival.wall, &self.request_id)
     }
 
     pub(super) fn redactor(&self) -> Redactor {
@@ -107,24 +114,34 @@ impl<'a> DataPlaneRequest<'a> {
     /// # Errors
     /// Checked in this order: 401 for the credential (429 after too many failures from the address), 403 for
     /// the address, 403 for the scope.
-    pub(crate) async fn authorize_caller<S, B>(
+    pub(crate) async fn authorize_caller(
         &self,
-        body: S,
+        body: RequestBody,
         allow_basic: bool,
-    ) -> Result<(Arc<Credential>, S)>
-    where
-        S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
-        B: Buf + Send + 'static,
-    {
+    ) -> Result<(Arc<Credential>, RequestBody)> {
+        let known = auth::find_caller_of_connection(self.app, self.head, self.expiry_time);
+        if let Some(caller) = known.filter(|caller| self.check_access(caller).is_ok()) {
+            self.app.unstored.record_call(&caller, self.arrival.wall);
+            return Ok((caller, body));
+        }
+        // Boxed, like every rare branch, so that the futures of most requests stay small.
+        Box::pin(self.authorize_new_caller(body, allow_basic)).await
+    }
+
+    async fn authorize_new_caller(
+        &self,
+        body: RequestBody,
+        allow_basic: bool,
+    ) -> Result<(Arc<Credential>, RequestBody)> {
         let authenticated = if allow_basic && auth::uses_basic_auth(&self.head.headers) {
             auth::authenticate_basic(self.app, self.head).await
         } else {
-            auth::authenticate_cached(self.app, self.head, self.expiry_time).await
+            auth::authenticate_for_connection(self.app, self.head).await
         };
         match self.authorize(authenticated).await {
             Ok(caller) => Ok((caller, body)),
             Err(error) => {
-                call::discard_body(body, self.head, self.body_limits()).await;
+                call::discard_body(BodyDataStream::new(body), self.head, self.body_limits()).await;
                 Err(error)
             }
         }
@@ -143,20 +160,49 @@ impl<'a> DataPlaneRequest<'a> {
             }
             Err(error) => return Err(error),
         };
-        access::ensure_address_allowed(&credential.key, self.client_ip)?;
-        access::require_scope(&credential.key, VERIFY_SCOPES)?;
-        app.unstored.record_call(&credential, self.now);
+        self.check_access(&credential)?;
+        app.unstored.record_call(&credential, self.arrival.wall);
         Ok(credential)
     }
 
+    fn check_access(&self, caller: &Credential) -> Result<()> {
+        access::ensure_address_allowed(&caller.key, self.client_ip)?;
+        access::require_scope(&caller.key, VERIFY_SCOPES)
+    }
+
     /// Reads the whole body of a request. Its memory counts against the caller's organization.
-    pub(crate) async fn read_body<S, B>(&self, body: S, organization_id: Option<&str>) -> Result<Bytes>
-    where
-        S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
-        B: Buf + Send + 'static,
-    {
+    pub(crate) async fn read_body(&self, body: RequestBody, organization_id: Option<&str>) -> Result<Bytes> {
+        self.read_body_with_time(body, organization_id).await.map(|(bytes, _)| bytes)
+    }
+
+    /// Reads the whole body of a request, like [`read_body`](Self::read_body). Also returns the time at which it was
+    /// complete: that of the request's arrival, unless the server had to wait for the client.
+    pub(crate) async fn read_body_with_time(
+        &self,
+        mut body: RequestBody,
+        organization_id: Option<&str>,
+    ) -> Result<(Bytes, Reading)> {
+        let limits = self.body_limits();
+        let mut first = None;
+        // Nearly every body has arrived with its head, in one chunk.
+        if self.head.declared_body_bytes.is_some_and(|bytes| (1..=limits.max_bytes as u64).contains(&bytes)) {
+            let frame = poll_fn(|context| Poll::Ready(Pin::new(&mut body).poll_frame(context))).await;
+            first = match frame {
+                Poll::Ready(frame) => frame,
+                Poll::Pending => None,
+            };
+            if let Some(Ok(frame)) = &first
+                && let Some(bytes) = frame.data_ref()
+                && body.is_end_stream()
+            {
+                return Ok((bytes.clone(), self.arrival));
+            }
+        }
+        let first = first.map(|frame| frame.map(|frame| frame.into_data().unwrap_or_default()));
+        let rest = stream::iter(first).chain(BodyDataStream::new(body));
         let reserve = |bytes| self.app.memory.data_plane.reserve(organization_id, bytes);
-        call::read_body(body, self.head, self.body_limits(), reserve).await
+        let bytes = Box::pin(call::read_body(rest, self.head, limits, reserve)).await?;
+        Ok((bytes, self.app.clock.read()))
     }
 
     fn body_limits(&self) -> BodyLimits {

@@ -226,7 +226,7 @@ async fn verify_client_key<'a>(
         dry_run: false,
         caller_organization_id: None,
     };
-    let verdict = app.verifier.verify(&verification, app.clock.now(), app.clock.monotonic()).await?;
+    let verdict = app.verifier.verify(&verification, request.arrival.wall, request.arrival.monotonic).await?;
     request.trace_verdict(&verdict);
     match verdict.outcome {
         Outcome::Malformed | Outcome::NotFound => {
@@ -255,7 +255,7 @@ fn write_verdict(
             denial_status(denied),
             denied.name(),
             message.as_deref().unwrap_or(denied.message()),
-            request.now,
+            request.arrival.wall,
             &request.request_id,
         ),
     };
@@ -264,7 +264,7 @@ fn write_verdict(
         headers.insert(WWW_AUTHENTICATE, reply::insufficient_scope_challenge(missing_scope));
     }
     add_identity_headers(headers, verdict.credential().map(|credential| &**credential), outcome.name());
-    limit_headers::add(headers, verdict, request.now);
+    limit_headers::add(headers, verdict, request.arrival.wall);
     if let Some(seconds) = verdict.limited_by.and_then(|limited| limited.retry_after_seconds()) {
         headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
     }

@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use bytes::{Buf, Bytes};
-use futures_util::Stream;
+use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, StatusCode};
 use serde::Serialize;
 use warp::reply::Response;
 
-use super::data_plane_request::DataPlaneRequest;
+use super::data_plane_request::{DataPlaneRequest, RequestBody};
 use super::openapi::envelope::{always_false_schema, always_true_schema};
 use super::{auth, call, reply};
 use crate::domain::api_key::Credential;
@@ -127,22 +126,14 @@ enum OauthErrorCode {
         (status = 503, description = "`temporarily_unavailable`"),
     ),
 )]
-pub(crate) async fn answer<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Response
-where
-    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
-    B: Buf + Send + 'static,
-{
+pub(crate) async fn answer(request: &DataPlaneRequest<'_>, body: RequestBody) -> Response {
     match introspect_token(request, body).await {
         Ok(introspection) => write_json(StatusCode::OK, &introspection),
         Err(error) => write_oauth_error(request, &error),
     }
 }
 
-async fn introspect_token<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Result<Introspection>
-where
-    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
-    B: Buf + Send + 'static,
-{
+async fn introspect_token(request: &DataPlaneRequest<'_>, body: RequestBody) -> Result<Introspection> {
     let headers = &request.head.headers;
     let is_form_encoded = is_form_encoded(headers);
     let is_client_secret_post = !headers.contains_key(AUTHORIZATION) && matches!(is_form_encoded, Ok(true));
@@ -185,11 +176,7 @@ where
 
 /// Reads the body of a caller that authenticates in the body. The bodies of all such callers may take as much memory
 /// as those of one organization, so that they leave room for authenticated callers.
-async fn read_unauthenticated_body<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Result<Bytes>
-where
-    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
-    B: Buf + Send + 'static,
-{
+async fn read_unauthenticated_body(request: &DataPlaneRequest<'_>, body: RequestBody) -> Result<Bytes> {
     request.read_body(body, Some(UNAUTHENTICATED)).await.map_err(|error| match error.code {
         Code::Unavailable => {
             let message = "Too many requests without an Authorization header are in progress; send that header, or try again.";

@@ -1,14 +1,12 @@
 //! `POST /v1/keys/usage`: what a request turned out to cost, reported afterwards.
 
-use bytes::Buf;
-use futures_util::Stream;
 use http::StatusCode;
 use serde::Serialize;
 use warp::reply::Response;
 
 use super::call;
 use super::costs::{self, Costs};
-use super::data_plane_request::DataPlaneRequest;
+use super::data_plane_request::{DataPlaneRequest, RequestBody};
 use super::reply;
 use crate::domain::fields::{Fields, Json};
 use crate::domain::rules;
@@ -68,11 +66,7 @@ pub(crate) struct UsageReported {
         (status = 507, description = "`STORAGE_FULL`: nothing was counted."),
     ),
 )]
-pub(crate) async fn answer<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Result<Response>
-where
-    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
-    B: Buf + Send + 'static,
-{
+pub(crate) async fn answer(request: &DataPlaneRequest<'_>, body: RequestBody) -> Result<Response> {
     let (caller, body) = request.authorize_caller(body, false).await?;
     let organization_id = caller.key.organization_id.as_deref();
     let media_type = call::check_media_type(&request.head.headers, false);

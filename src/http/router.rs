@@ -3,7 +3,7 @@
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use super::route::{Endpoint, Route};
+use super::route::{Dispatch, Endpoint, Route};
 use crate::error::{Code, Error, Result};
 
 /// Some proxies append the client's own path to this one.
@@ -13,8 +13,8 @@ const FORWARD_AUTH_PATH: &str = Endpoint::ForwardAuth.path();
 pub(super) struct Router {
     /// The routes of each path, with their indexes in the table.
     paths: matchit::Router<Vec<(usize, &'static Route)>>,
-    /// The route of [`Endpoint::ForwardAuth`].
-    forward_auth: (usize, &'static Route),
+    /// The routes of the data plane, with their indexes in the table.
+    data_plane: Vec<(usize, &'static Route, Endpoint)>,
 }
 
 /// The route that serves a request.
@@ -39,7 +39,7 @@ impl Router {
     /// Creates the router of a table.
     ///
     /// # Errors
-    /// `INTERNAL` if two routes conflict, or there is none for forward-auth.
+    /// `INTERNAL` if two routes conflict.
     pub(super) fn new(routes: &'static [Route]) -> Result<Self> {
         let mut paths: matchit::Router<Vec<(usize, &'static Route)>> = matchit::Router::new();
         for (route_index, route) in routes.iter().enumerate() {
@@ -51,17 +51,31 @@ impl Router {
                 _ => paths.insert(route.path, vec![(route_index, route)]).map_err(Error::internal)?,
             }
         }
-        let forward_auth = routes.iter().enumerate().find(|(_, route)| route.path == FORWARD_AUTH_PATH);
-        Ok(Self { paths, forward_auth: forward_auth.ok_or_else(|| Error::internal("no forward-auth"))? })
+        let endpoints = routes.iter().enumerate().filter_map(|(route_index, route)| match route.dispatch {
+            Dispatch::DataPlane(endpoint) => Some((route_index, route, endpoint)),
+            _ => None,
+        });
+        Ok(Self { paths, data_plane: endpoints.collect() })
     }
 
-    /// Finds the route of a request.
-    pub(super) fn find(&self, method: &Method, path: &str) -> Result<RouteMatch, UnmatchedRoute> {
-        if path.strip_prefix(FORWARD_AUTH_PATH).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+    /// Finds the endpoint of a request to the data plane, and the index of its route in the table. There are only a few,
+    /// so comparing their paths takes less time than matching all patterns.
+    pub(super) fn find_endpoint(&self, method: &Method, path: &str) -> Option<(usize, Endpoint)> {
+        let is_forward_auth = |endpoint| {
+            let rest = path.strip_prefix(FORWARD_AUTH_PATH);
             // Any path of the client may follow the prefix, even a path that the router couldn't match.
-            let (route_index, route) = self.forward_auth;
-            return Ok(RouteMatch { route_index, route, params: Vec::new() });
-        }
+            endpoint == Endpoint::ForwardAuth
+                && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        let mut routes = self.data_plane.iter();
+        let (route_index, _, endpoint) = *routes.find(|(_, route, endpoint)| {
+            is_forward_auth(*endpoint) || route.path == path && route.method == method.as_str()
+        })?;
+        Some((route_index, endpoint))
+    }
+
+    /// Finds the route of a request to anything but the data plane.
+    pub(super) fn find(&self, method: &Method, path: &str) -> Result<RouteMatch, UnmatchedRoute> {
         let unknown = || {
             let message = "This path doesn't exist; see /openapi.json for all paths.";
             UnmatchedRoute { error: Box::new(Error::new(Code::NotFound, message)), allow: None }

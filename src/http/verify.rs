@@ -1,13 +1,12 @@
 //! `POST /v1/keys/verify`
 
-use bytes::Buf;
-use futures_util::Stream;
 use http::StatusCode;
 use warp::reply::Response;
 
-use super::data_plane_request::DataPlaneRequest;
+use super::data_plane_request::{DataPlaneRequest, RequestBody};
 use super::verify_params::{GivenKey, KnownNames, VerifyKey, VerifyParams};
 use super::{call, reply, verification};
+use crate::clock::Reading;
 use crate::domain::access;
 use crate::domain::api_key::Credential;
 use crate::error::Result;
@@ -38,27 +37,22 @@ const KEY_ID_SCOPES: &[&str] = &["admin:keys"];
         (status = 503, description = "`UNAVAILABLE`"),
     ),
 )]
-pub(crate) async fn answer<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Result<Response>
-where
-    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
-    B: Buf + Send + 'static,
-{
+pub(crate) async fn answer(request: &DataPlaneRequest<'_>, body: RequestBody) -> Result<Response> {
     let (caller, body) = request.authorize_caller(body, false).await?;
     let media_type = call::check_media_type(&request.head.headers, false);
-    let bytes = request.read_body(body, caller.key.organization_id.as_deref()).await;
+    let read = request.read_body_with_time(body, caller.key.organization_id.as_deref()).await;
     media_type?;
-    let bytes = bytes?;
+    let (bytes, at) = read?;
     call::parse_query_string(request.head.uri.query().unwrap_or_default()).finish(())?;
     let catalogue = request.app.catalogue().await?;
     let settings = request.app.settings.get().await?;
     let known = KnownNames { catalogue: &catalogue, meters: &settings.settings.meters };
     let params = VerifyParams::parse(&bytes, &known)
         .map_or_else(|| VerifyParams::parse_reporting_faults(&bytes, &known), Ok)?;
-    drop(settings);
+    drop((catalogue, settings));
     ensure_may_name_keys(&caller, std::slice::from_ref(&params))?;
-    let verdict = verify(request, &caller, &params).await?;
-    let now = request.app.clock.now();
-    Ok(reply::json_response(StatusCode::OK, verification::write(&verdict, now, &request.request_id)))
+    let verdict = verify(request, &caller, &params, at).await?;
+    Ok(reply::json_response(StatusCode::OK, verification::write(&verdict, at.wall, &request.request_id)))
 }
 
 /// Returns `INSUFFICIENT_SCOPE` if a verification names its key by the id and the caller may not do that.
@@ -69,7 +63,7 @@ pub(super) fn ensure_may_name_keys(caller: &Credential, list: &[VerifyParams<'_>
     }
 }
 
-/// Verifies a key for this caller. A key that is named by its id is only checked, never charged.
+/// Verifies a key for this caller, at this time. A key that is named by its id is only checked, never charged.
 ///
 /// # Errors
 /// Those of the verifier.
@@ -77,13 +71,14 @@ pub(super) async fn verify(
     request: &DataPlaneRequest<'_>,
     caller: &Credential,
     params: &VerifyParams<'_>,
+    at: Reading,
 ) -> Result<Verdict> {
     let app = request.app;
     let loaded;
     let (key, is_by_id) = match &params.key {
         GivenKey::Secret(secret) => (KeyToVerify::Secret(secret), false),
         GivenKey::Id(id) => {
-            loaded = key_lookup::find_by_id(app, id.clone()).await?;
+            loaded = Box::pin(key_lookup::find_by_id(app, id.clone())).await?;
             (KeyToVerify::Loaded(loaded.as_ref()), true)
         }
     };
@@ -95,8 +90,7 @@ pub(super) async fn verify(
         dry_run: params.dry_run || is_by_id,
         caller_organization_id: caller.key.organization_id.as_deref(),
     };
-    // The time of the decision, which is later than the request's arrival if the body arrives slowly.
-    let verdict = app.verifier.verify(&verification, app.clock.now(), app.clock.monotonic()).await?;
+    let verdict = app.verifier.verify(&verification, at.wall, at.monotonic).await?;
     request.trace_verdict(&verdict);
     Ok(verdict)
 }

@@ -1,11 +1,9 @@
 //! `POST /v1/keys/verify-batch`
 
-use bytes::Buf;
-use futures_util::Stream;
 use http::StatusCode;
 use warp::reply::Response;
 
-use super::data_plane_request::DataPlaneRequest;
+use super::data_plane_request::{DataPlaneRequest, RequestBody};
 use super::verify_params::{KnownNames, VerifyKeys, VerifyParams};
 use super::{call, reply, verification, verify};
 use crate::error::{Code, Result};
@@ -30,11 +28,7 @@ use crate::error::{Code, Result};
         (status = 503, description = "`UNAVAILABLE`"),
     ),
 )]
-pub(crate) async fn answer<S, B>(request: &DataPlaneRequest<'_>, body: S) -> Result<Response>
-where
-    S: Stream<Item = Result<B, warp::Error>> + Send + 'static,
-    B: Buf + Send + 'static,
-{
+pub(crate) async fn answer(request: &DataPlaneRequest<'_>, body: RequestBody) -> Result<Response> {
     let (caller, body) = request.authorize_caller(body, false).await?;
     let media_type = call::check_media_type(&request.head.headers, false);
     let bytes = request.read_body(body, caller.key.organization_id.as_deref()).await;
@@ -46,7 +40,7 @@ where
     let known = KnownNames { catalogue: &catalogue, meters: &settings.settings.meters };
     let list = VerifyParams::parse_list(&bytes, &known)
         .map_or_else(|| VerifyParams::parse_list_reporting_faults(&bytes, &known), Ok)?;
-    drop(settings);
+    drop((catalogue, settings));
     verify::ensure_may_name_keys(&caller, &list)?;
     let mut json = String::with_capacity(768 * list.len());
     json.push_str(r#"{"success":true,"data":["#);
@@ -54,8 +48,9 @@ where
         if index > 0 {
             json.push(',');
         }
-        match verify::verify(request, &caller, params).await {
-            Ok(verdict) => verification::push_verdict(&mut json, &verdict, request.app.clock.now()),
+        let at = request.app.clock.read();
+        match verify::verify(request, &caller, params, at).await {
+            Ok(verdict) => verification::push_verdict(&mut json, &verdict, at.wall),
             Err(error) => {
                 request.log_server_error(&error);
                 verification::push_undecided(&mut json, Code::Unavailable);

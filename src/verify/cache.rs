@@ -124,7 +124,7 @@ impl KeyCache {
             }
             None => {
                 self.0.lookups.add(1);
-                Ok(self.0.join_or_begin_load(*hash).await?.into_record())
+                Ok(Box::pin(self.0.join_or_begin_load(*hash)).await?.into_record())
             }
         }
     }

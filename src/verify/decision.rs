@@ -149,10 +149,11 @@ pub(super) struct LimitRequest<'a> {
 /// nothing is charged.
 pub(super) async fn decide(
     leases: &Leases,
-    mut request: LimitRequest<'_>,
+    request: &LimitRequest<'_>,
     before: impl Fn(&Inner) -> Result<()>,
     after: impl FnOnce(&mut Inner, &LimitDecision),
 ) -> Result<LimitDecision> {
+    let mut mode = request.mode;
     loop {
         let job = {
             let mut key = request.key.state.lock();
@@ -161,10 +162,10 @@ pub(super) async fn decide(
                 let mut organization = request.organization.map(|owned| (owned, owned.state.lock()));
                 let key = LockedLimits { owned: request.key, inner: &mut key };
                 match &mut organization {
-                    None => attempt(leases, &mut [key], &request),
+                    None => attempt(leases, &mut [key], request, mode),
                     Some((owned, guard)) => {
                         let organization = LockedLimits { owned: *owned, inner: guard };
-                        attempt(leases, &mut [key, organization], &request)
+                        attempt(leases, &mut [key, organization], request, mode)
                     }
                 }
             };
@@ -176,9 +177,9 @@ pub(super) async fn decide(
                 }
             }
         };
-        match (job.await, request.mode) {
+        match (job.await, mode) {
             // A request that is denied anyway doesn't fail because the state of a quota can't be read.
-            (Err(_), Mode::Tell) => request.mode = Mode::TellKnown,
+            (Err(_), Mode::Tell) => mode = Mode::TellKnown,
             (result, _) => result?,
         }
     }
@@ -201,8 +202,9 @@ fn attempt(
     leases: &Leases,
     locked: &mut [LockedLimits<'_, '_>],
     request: &LimitRequest<'_>,
+    mode: Mode,
 ) -> Result<Attempt> {
-    let LimitRequest { costs, mode, at, .. } = *request;
+    let LimitRequest { costs, at, .. } = *request;
     let mut decision = LimitDecision::default();
     let mut unleased = None;
     for (index, LockedLimits { owned, inner }) in locked.iter_mut().enumerate() {

@@ -136,7 +136,7 @@ impl Keys {
         let costs = [Cost { meter: Meter::REQUESTS, units: cost }];
         let key = OwnedLimits { owner: LimitOwner::Key, limits, state: &state };
         let request = LimitRequest { key, organization: None, costs: &costs, mode, at };
-        let decision = decide(&self.leases, request, |_| Ok(()), |_, _| ()).await?;
+        let decision = decide(&self.leases, &request, |_| Ok(()), |_, _| ()).await?;
         let taken = match (decision.quota_refuses, decision.window_refuses) {
             (true, _) => QuotaExceeded,
             (_, true) => RateLimited,
@@ -380,7 +380,7 @@ async fn releases_and_aborted_callers_lose_no_units() {
                     // Counted under the lock, as verifications are.
                     let call = decide(
                         &keys.leases,
-                        request,
+                        &request,
                         |_| Ok(()),
                         |_, decision| {
                             charged.fetch_add(u32::from(!decision.is_refusal()), Ordering::SeqCst);

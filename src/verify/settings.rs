@@ -71,9 +71,14 @@ impl SettingsCache {
     /// # Errors
     /// The errors of the loader.
     pub(crate) async fn get(&self) -> Result<SettingsGuard> {
-        if let Some(settings) = self.get_if_fresh() {
-            return Ok(settings);
+        match self.get_if_fresh() {
+            Some(settings) => Ok(settings),
+            // Boxed, so that the futures of all requests don't reserve space for it.
+            None => Box::pin(self.reload()).await,
         }
+    }
+
+    async fn reload(&self) -> Result<SettingsGuard> {
         let _one_at_a_time = self.loading.lock().await;
         if let Some(settings) = self.get_if_fresh() {
             return Ok(settings);
@@ -86,6 +91,6 @@ impl SettingsCache {
 
     fn get_if_fresh(&self) -> Option<SettingsGuard> {
         let loaded = self.loaded.load();
-        self.version_clock.is_fresh_at(loaded.loaded_at, [self.shard]).then_some(SettingsGuard(loaded))
+        self.version_clock.is_fresh(loaded.loaded_at, [self.shard]).then_some(SettingsGuard(loaded))
     }
 }

@@ -241,7 +241,7 @@ impl Verifier {
                 self.recorder.count(&states.key, inner, outcome, costs, at.now);
             }
         };
-        let decision = decision::decide(&self.leases, limit_request, ensure_room, count).await?;
+        let decision = decision::decide(&self.leases, &limit_request, ensure_room, count).await?;
         Ok((outcome_of(before_limits, &decision), decision))
     }
 
@@ -300,7 +300,7 @@ impl Verifier {
         let states = record.states(&self.states, at.monotonic)?;
         let (key, organization) = owned_limits(&settings, record, states);
         let request = LimitRequest { key, organization, costs: &[], mode: Mode::Tell, at };
-        Ok(decision::decide(&self.leases, request, |_| Ok(()), |_, _| ()).await?.limits)
+        Ok(decision::decide(&self.leases, &request, |_| Ok(()), |_, _| ()).await?.limits)
     }
 
     /// Returns the credential of a secret if it is valid, for token introspection (RFC 7662). Limits are

@@ -22,7 +22,7 @@ pub struct VersionClock {
 }
 
 /// Index of a version shard.
-pub(super) type ShardIndex = usize;
+pub(crate) type ShardIndex = usize;
 
 impl Default for VersionClock {
     fn default() -> Self {
@@ -60,19 +60,15 @@ impl VersionClock {
         self.published.0.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// True if none of these records has changed since a load that began at this version.
-    pub(crate) fn is_fresh<'a>(&self, loaded_at: u64, ids: impl IntoIterator<Item = &'a str>) -> bool {
-        self.is_fresh_at(loaded_at, ids.into_iter().map(shard))
-    }
-
-    pub(super) fn is_fresh_at(&self, loaded_at: u64, shards: impl IntoIterator<Item = ShardIndex>) -> bool {
+    /// True if none of the records in these shards has changed since a load that began at this version.
+    pub(crate) fn is_fresh(&self, loaded_at: u64, shards: impl IntoIterator<Item = ShardIndex>) -> bool {
         let is_unchanged = |version: &AtomicU64| loaded_at >= version.load(Ordering::SeqCst);
         is_unchanged(&self.all_version)
             && shards.into_iter().all(|shard| is_unchanged(&self.shard_versions[shard]))
     }
 }
 
-pub(super) fn shard(key: &(impl std::hash::Hash + ?Sized)) -> ShardIndex {
+pub(crate) fn shard(key: &(impl std::hash::Hash + ?Sized)) -> ShardIndex {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
     usize::try_from(hasher.finish() % VERSION_SHARDS as u64).unwrap_or(0)
@@ -109,7 +105,7 @@ impl Freshness {
         if self.found_fresh_at.load(Ordering::Relaxed) == published {
             return true;
         }
-        let is_fresh = clock.is_fresh_at(self.loaded_at, self.shards);
+        let is_fresh = clock.is_fresh(self.loaded_at, self.shards);
         if is_fresh {
             self.found_fresh_at.store(published, Ordering::Relaxed);
         }

@@ -2,7 +2,7 @@
 //!
 //! `server` accepts connections from `listeners` through `accept`, which limits their number, and drains them at the
 //! shutdown. `connection` serves one of them on one of the `workers`: HTTP/1.1 directly, HTTP/2 with `streams`.
-//! `state` decides when it is closed, and `driver` carries that out. `request_head` and `auth` are what the API sees
+//! `handler` answers its requests. `state` decides when it is closed, and `driver` carries that out. `request_head` and `auth` are what the API sees
 //! of a connection.
 
 mod accept;
@@ -10,6 +10,7 @@ pub(crate) mod auth;
 mod connection;
 mod drain;
 mod driver;
+pub(crate) mod handler;
 pub mod limits;
 pub mod listeners;
 pub(crate) mod request_head;

@@ -8,14 +8,14 @@ use http::{HeaderMap, Method, Uri, Version};
 
 use super::auth::ConnectionAuth;
 
-/// The head of a request, stored in its extensions, so that filters don't clone its parts one by one.
-/// The request that warp sees keeps its method and URI, but has no headers.
+/// The head of a request. The requests that warp sees have it in their extensions, so that filters don't clone its parts
+/// one by one; they keep their method and URI, but have no headers.
 #[derive(Clone, Debug)]
-pub(crate) struct RequestHead(pub(super) Arc<RequestHeadParts>);
+pub struct RequestHead(pub(super) Arc<RequestHeadParts>);
 
 /// The peer, method, URI and headers of a request.
 #[derive(Debug)]
-pub(crate) struct RequestHeadParts {
+pub struct RequestHeadParts {
     /// The other end of the connection. It may be a proxy, and an IPv4 address may be written as IPv6:
     /// see [`client_address`](crate::http::address::client_address).
     pub(crate) peer: SocketAddr,

@@ -6,12 +6,11 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use tokio::task::{JoinError, JoinSet};
-use warp::filters::BoxedFilter;
-use warp::reply::Response;
 
 use super::accept::Acceptor;
 use super::connection::serve_connection;
 use super::drain::DrainSignal;
+use super::handler::Handler;
 use super::limits::ConnectionLimits;
 use super::listeners::Listeners;
 use super::tls::Tls;
@@ -26,7 +25,7 @@ use crate::telemetry::connections::ListenerConnections;
 pub async fn serve(
     listener: impl Into<Listeners>,
     tls: Option<Arc<Tls>>,
-    routes: BoxedFilter<(Response,)>,
+    handler: impl Handler,
     limits: ConnectionLimits,
     counts: &Arc<ListenerConnections>,
     workers: &Workers,
@@ -44,7 +43,7 @@ pub async fn serve(
             Some(result) = connections.join_next() => log_connection_panic(&result),
             accepted = acceptor.accept() => {
                 let connection =
-                    serve_connection(accepted, tls.clone(), routes.clone(), limits.clone(), draining.clone());
+                    serve_connection(accepted, tls.clone(), handler.clone(), limits.clone(), draining.clone());
                 workers.spawn(&mut connections, connection);
             }
         }

@@ -35,7 +35,7 @@ use tollhouse::domain::time::Timestamp;
 use tollhouse::http::conn::limits::ConnectionLimits;
 use tollhouse::http::conn::server;
 use tollhouse::http::conn::workers::Workers;
-use tollhouse::http::dispatch;
+use tollhouse::http::dispatch::Dispatcher;
 use tollhouse::service::idempotency::IdempotentRequest;
 use tollhouse::service::{RequestContext, lifecycle, operator_keys};
 use tollhouse::store;
@@ -132,13 +132,21 @@ impl Server {
         operator_keys::create_first_key(&app, Secret::from_plain_text(ADMIN_KEY.to_owned())).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let routes = dispatch::filter(app.clone(), TaskTracker::new()).unwrap();
+        let dispatcher = Dispatcher::new(app.clone(), TaskTracker::new()).unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { stopped.await.unwrap_or_default() };
         let connections = app.traffic.http_connections.clone();
         let serving = tokio::spawn(async move {
-            server::serve(listener, None, routes, limits, &connections, &Workers::start().unwrap(), shutdown)
-                .await
+            server::serve(
+                listener,
+                None,
+                dispatcher,
+                limits,
+                &connections,
+                &Workers::start().unwrap(),
+                shutdown,
+            )
+            .await
         });
         Self { app, clock, url, dir, stop: Some(stop), serving: Some(serving) }
     }
