@@ -302,7 +302,12 @@ CREATE TABLE usage_daily (
     PRIMARY KEY (start, subject)
 ) STRICT, WITHOUT ROWID;
 
--- Units of the meters other than `requests` (whose units are `cost` above), with the same subjects.
+-- Find the busiest subjects of a day: within a parent, and among all keys.
+CREATE INDEX usage_daily_parent ON usage_daily (parent, start, magnitude);
+CREATE INDEX usage_daily_keys ON usage_daily (start, magnitude) WHERE subject > 0;
+
+-- Units of the meters other than `requests` (whose units are `cost` above), with the same subjects. `parent` and
+-- `magnitude` are as in `usage_daily`, the magnitude of the units.
 CREATE TABLE usage_units_hourly (
     start   INTEGER NOT NULL,
     subject INTEGER NOT NULL,
@@ -312,12 +317,17 @@ CREATE TABLE usage_units_hourly (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE usage_units_daily (
-    start   INTEGER NOT NULL,
-    subject INTEGER NOT NULL,
-    meter   TEXT NOT NULL,
-    units   INTEGER NOT NULL,
+    start     INTEGER NOT NULL,
+    subject   INTEGER NOT NULL,
+    meter     TEXT NOT NULL,
+    units     INTEGER NOT NULL,
+    parent    INTEGER,
+    magnitude INTEGER NOT NULL,
     PRIMARY KEY (start, subject, meter)
 ) STRICT, WITHOUT ROWID;
+
+CREATE INDEX usage_units_daily_parent ON usage_units_daily (parent, meter, start, magnitude);
+CREATE INDEX usage_units_daily_keys ON usage_units_daily (meter, start, magnitude) WHERE subject > 0;
 
 -- Reports of what requests turned out to cost, for a day, so that a repeated report isn't counted twice. `costs` is
 -- JSON. The sums are in the tables of usage.
@@ -330,9 +340,6 @@ CREATE TABLE usage_reports (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX usage_reports_age ON usage_reports (reported_at);
--- Find the busiest subjects of a day: within a parent, and among all keys.
-CREATE INDEX usage_daily_parent ON usage_daily (parent, start, magnitude);
-CREATE INDEX usage_daily_keys ON usage_daily (start, magnitude) WHERE subject > 0;
 
 -- Denials, aggregated by minute, code and `aggregation_key`. That is the `seq` of a known key; for
 -- unknown keys it is the verifying organization and the client address; it is empty for the overflow

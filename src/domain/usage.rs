@@ -30,7 +30,7 @@ pub struct UsageCounts {
 }
 
 impl UsageCounts {
-    /// Creates counts from stored numbers. `outcomes` is in the order of [`Counts::names`].
+    /// Creates counts from stored numbers. `outcomes` is in the order of [`UsageCounts::names`].
     pub(crate) fn new(outcomes: [u64; OUTCOME_COUNT], cost: u64) -> Self {
         Self { outcomes, cost }
     }
@@ -57,7 +57,7 @@ impl UsageCounts {
         self.cost += other.cost;
     }
 
-    /// Returns the number of verifications with each outcome, in the order of [`Counts::names`].
+    /// Returns the number of verifications with each outcome, in the order of [`UsageCounts::names`].
     pub(crate) fn outcomes(&self) -> &[u64; OUTCOME_COUNT] {
         &self.outcomes
     }
@@ -72,8 +72,8 @@ impl UsageCounts {
         self.cost += cost;
     }
 
-    /// Returns the total cost of the verifications.
-    pub(crate) fn cost(&self) -> u64 {
+    /// Returns the total cost of the verifications, and of what was reported afterwards.
+    pub fn cost(&self) -> u64 {
         self.cost
     }
 
@@ -102,12 +102,12 @@ impl UsageCounts {
     }
 
     /// Returns one group for each outcome that occurred, the most frequent outcome first. The cost belongs to
-    /// the outcome `VALID`, because only valid verifications have a cost.
+    /// the outcome `VALID`, because only valid verifications have a cost; also that which was reported afterwards.
     pub(crate) fn by_code(&self) -> Vec<Group> {
         let outcomes =
             Outcome::VARIANTS.iter().map(|outcome| (outcome.name(), *outcome, self.count_of(*outcome)));
         let mut groups: Vec<_> = outcomes
-            .filter(|(.., count)| *count > 0)
+            .filter(|(_, outcome, count)| *count > 0 || outcome.is_valid() && self.cost > 0)
             .map(|(name, outcome, count)| {
                 let mut counts =
                     Self { cost: if outcome.is_valid() { self.cost } else { 0 }, ..Self::default() };

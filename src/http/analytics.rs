@@ -17,8 +17,8 @@ use crate::service::{overview, usage, verification_log};
 /// `retention.usage_daily_days`. The usage of deleted organizations and revoked keys is kept too.
 ///
 /// `groups` has at most 100 entries, with exact figures and in exact order. If there are more keys or
-/// organizations, the entries are chosen from the 100 busiest of each day, a ranking that is accurate to
-/// within one eighth.
+/// organizations, the entries are chosen from the 100 busiest of each day (by requests, or by the units of
+/// another `meter`), a ranking that is accurate to within one eighth.
 #[utoipa::path(
     get, path = "/admin/v1/analytics/usage", tag = "Analytics", operation_id = "getUsage",
     params(UsageFilter),

@@ -35,12 +35,18 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, query: Query) -> R
         let day = Span::until(now, Interval::Day.millis(), Interval::Hour);
         let (organizations, keys) = match own {
             None => (
-                usage::find_busiest(tx, SubjectSet::PartsOf(Subject::All), &day, MAX_BUSIEST_ENTRIES)?,
+                usage::find_busiest(
+                    tx,
+                    SubjectSet::PartsOf(Subject::All),
+                    Meter::REQUESTS,
+                    &day,
+                    MAX_BUSIEST_ENTRIES,
+                )?,
                 SubjectSet::Keys,
             ),
             Some(_) => (vec![subject], SubjectSet::PartsOf(subject)),
         };
-        let keys = usage::find_busiest(tx, keys, &day, MAX_BUSIEST_ENTRIES)?;
+        let keys = usage::find_busiest(tx, keys, Meter::REQUESTS, &day, MAX_BUSIEST_ENTRIES)?;
         let overview = Overview {
             organizations: if own.is_some() { 1 } else { store::overview::count_organizations(tx)? },
             users: store::overview::count_users(tx, own)?,

@@ -83,18 +83,18 @@ pub(super) fn write_chunk(tx: &Tx<'_>, chunk: &UsageBatch) -> Result<()> {
             sums.entry((*hour, subject)).or_default().merge(counts);
         }
         for (meter, added) in meters {
-            store::usage::add_units(tx, *hour, Subject::Key(*key), *meter, *added)?;
+            store::usage::add_units(tx, *hour, Subject::Key(*key), Some(*organization), *meter, *added)?;
             for subject in [*organization, Subject::All] {
                 *units.entry((*hour, subject, *meter)).or_default() += added;
             }
         }
     }
+    let parent = |subject| (subject != Subject::All).then_some(Subject::All);
     for ((hour, subject, meter), added) in units {
-        store::usage::add_units(tx, hour, subject, meter, added)?;
+        store::usage::add_units(tx, hour, subject, parent(subject), meter, added)?;
     }
     for ((hour, subject), counts) in sums {
-        let parent = (subject != Subject::All).then_some(Subject::All);
-        store::usage::add_counts(tx, hour, subject, parent, &counts)?;
+        store::usage::add_counts(tx, hour, subject, parent(subject), &counts)?;
     }
     chunk.denials.iter().try_for_each(|denial| write_denial(tx, denial))
 }
@@ -197,18 +197,12 @@ impl UsageQuery {
     }
 
     fn group_by_key(&self, tx: &Tx<'_>, meter: Meter, span: &Span) -> Result<Vec<Group>> {
-        match self.subject {
-            Subject::Key(_) => load_groups(tx, vec![self.subject], meter, span),
-            Subject::All => {
-                load_groups(tx, find_busiest(tx, SubjectSet::Keys, span, MAX_USAGE_GROUPS)?, meter, span)
-            }
-            Subject::Organization(_) => load_groups(
-                tx,
-                find_busiest(tx, SubjectSet::PartsOf(self.subject), span, MAX_USAGE_GROUPS)?,
-                meter,
-                span,
-            ),
-        }
+        let candidates = match self.subject {
+            Subject::Key(_) => return load_groups(tx, vec![self.subject], meter, span),
+            Subject::All => SubjectSet::Keys,
+            Subject::Organization(_) => SubjectSet::PartsOf(self.subject),
+        };
+        load_groups(tx, find_busiest(tx, candidates, meter, span, MAX_USAGE_GROUPS)?, meter, span)
     }
 
     fn group_by_organization(&self, tx: &Tx<'_>, meter: Meter, span: &Span) -> Result<Vec<Group>> {
@@ -220,38 +214,41 @@ impl UsageQuery {
                 Ok(load_group(tx, organization, &total)?.into_iter().collect())
             }
             (subject @ Subject::Organization(_), _) => load_groups(tx, vec![subject], meter, span),
-            _ => load_groups(
-                tx,
-                find_busiest(tx, SubjectSet::PartsOf(Subject::All), span, MAX_USAGE_GROUPS)?,
-                meter,
-                span,
-            ),
+            _ => {
+                let organizations = SubjectSet::PartsOf(Subject::All);
+                load_groups(tx, find_busiest(tx, organizations, meter, span, MAX_USAGE_GROUPS)?, meter, span)
+            }
         }
     }
 }
 
-/// Finds the `max` busiest subjects of a span: takes the `max` busiest subjects of each day and ranks them by
-/// the sum of their requests on those days. A subject that is not among the `max` busiest on any day is
-/// missing.
+/// Finds the `max` busiest subjects of a span: takes the `max` busiest subjects of each day and ranks them by the sum of
+/// their units of the meter on those days, then by their requests. A subject that is not among the `max` busiest on any
+/// day is missing.
 pub(super) fn find_busiest(
     tx: &Tx<'_>,
     candidates: SubjectSet,
+    meter: Meter,
     span: &Span,
     max: usize,
 ) -> Result<Vec<Subject>> {
-    let mut requests: HashMap<Subject, u64> = HashMap::new();
+    let rankings: &[Meter] = if meter == Meter::REQUESTS { &[meter] } else { &[meter, Meter::REQUESTS] };
+    let mut figures: HashMap<Subject, [u64; 2]> = HashMap::new();
     for day in span.widen_to_days().bucket_starts() {
-        for (subject, magnitude) in store::usage::busiest_subjects(tx, candidates, day, max)? {
-            *requests.entry(subject).or_default() += magnitude_floor(magnitude);
+        for (figure, ranked_by) in rankings.iter().enumerate() {
+            for (subject, magnitude) in store::usage::busiest_subjects(tx, candidates, *ranked_by, day, max)?
+            {
+                figures.entry(subject).or_default()[figure] += magnitude_floor(magnitude);
+            }
         }
     }
-    let mut ranking: Vec<_> = requests.into_iter().map(|(subject, requests)| (requests, subject)).collect();
+    let mut ranking: Vec<_> = figures.into_iter().map(|(subject, figures)| (figures, subject)).collect();
     ranking.sort_unstable_by(|a, b| b.cmp(a));
     ranking.truncate(max);
     Ok(ranking.into_iter().map(|(_, subject)| subject).collect())
 }
 
-/// Loads the usage of each subject as a group, busiest first. Subjects without requests are omitted.
+/// Loads the usage of each subject as a group, busiest first. Subjects without usage are omitted.
 pub(super) fn load_groups(
     tx: &Tx<'_>,
     subjects: Vec<Subject>,
@@ -262,7 +259,11 @@ pub(super) fn load_groups(
     for subject in subjects {
         groups.extend(load_group(tx, subject, &total(tx, subject, meter, span)?)?);
     }
-    groups.sort_by(|a, b| (b.totals.requests, &a.id).cmp(&(a.totals.requests, &b.id)));
+    let figures = |group: &Group| match (meter, group.totals) {
+        (Meter::REQUESTS, totals) => [totals.requests, totals.cost],
+        (_, totals) => [totals.cost, totals.requests],
+    };
+    groups.sort_by(|a, b| (figures(b), &a.id).cmp(&(figures(a), &b.id)));
     Ok(groups)
 }
 
@@ -275,9 +276,10 @@ fn total(tx: &Tx<'_>, subject: Subject, meter: Meter, span: &Span) -> Result<Usa
     })
 }
 
-/// Loads the usage of a subject as a group with the subject's id and name; `None` if it has no requests.
+/// Loads the usage of a subject as a group with the subject's id and name; `None` if it has none. Usage without
+/// requests was reported afterwards.
 fn load_group(tx: &Tx<'_>, subject: Subject, counts: &UsageCounts) -> Result<Option<Group>> {
-    if counts.requests() == 0 {
+    if counts.requests() == 0 && counts.cost() == 0 {
         return Ok(None);
     }
     let (id, name) = match store::usage::find_subject(tx, subject)? {

@@ -108,7 +108,7 @@ fn add_costs(tx: &Tx<'_>, key_seq: i64, organization: Subject, costs: &[Cost], n
                 counts.add_cost(cost.units.into());
                 store::usage::add_counts(tx, hour, subject, parent, &counts)?;
             } else {
-                store::usage::add_units(tx, hour, subject, cost.meter, cost.units.into())?;
+                store::usage::add_units(tx, hour, subject, parent, cost.meter, cost.units.into())?;
             }
         }
     }

@@ -158,21 +158,40 @@ pub(crate) fn total(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<UsageC
 }
 
 /// Adds units of a meter other than `requests` to the sums of a subject for an hour and for the day of that hour.
+/// `parent` is the subject that contains this subject.
 pub(crate) fn add_units(
     tx: &Tx<'_>,
     hour: Timestamp,
     subject: Subject,
+    parent: Option<Subject>,
     meter: Meter,
     units: u64,
 ) -> Result<()> {
-    for interval in [Interval::Hour, Interval::Day] {
-        let table = meter_table_name(interval);
-        let start = interval.floor(hour).as_millis();
-        let sql = format!(
-            "INSERT INTO {table} (start, subject, meter, units) VALUES (?1, ?2, ?3, ?4) \
-             ON CONFLICT (start, subject, meter) DO UPDATE SET units = {table}.units + excluded.units"
-        );
-        tx.execute(&sql, params![start, subject.number(), meter.name(), units])?;
+    let number = subject.number();
+    tx.execute(
+        "INSERT INTO usage_units_hourly (start, subject, meter, units) VALUES (?1, ?2, ?3, ?4) \
+         ON CONFLICT (start, subject, meter) DO UPDATE SET units = usage_units_hourly.units + excluded.units",
+        params![hour.as_millis(), number, meter.name(), units],
+    )?;
+    let day = Interval::Day.floor(hour).as_millis();
+    tx.execute(
+        "INSERT INTO usage_units_daily (start, subject, meter, units, parent, magnitude) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6) \
+         ON CONFLICT (start, subject, meter) DO UPDATE SET units = usage_units_daily.units + excluded.units",
+        params![day, number, meter.name(), units, parent.map(Subject::number), magnitude(units)],
+    )?;
+    let stored = tx.query_first(
+        "SELECT units, magnitude FROM usage_units_daily WHERE start = ?1 AND subject = ?2 AND meter = ?3",
+        params![day, number, meter.name()],
+        |row| Ok((row.get::<u64>(0)?, row.get::<u32>(1)?)),
+    )?;
+    if let Some((sum, stored_magnitude)) = stored
+        && magnitude(sum) != stored_magnitude
+    {
+        tx.execute(
+            "UPDATE usage_units_daily SET magnitude = ?4 WHERE start = ?1 AND subject = ?2 AND meter = ?3",
+            params![day, number, meter.name(), magnitude(sum)],
+        )?;
     }
     Ok(())
 }
@@ -225,30 +244,34 @@ pub(crate) enum SubjectSet {
     PartsOf(Subject),
 }
 
-/// Fetches the subjects with the most requests on a day, at most `max`, each with the [`magnitude`] of its
-/// number of requests.
+/// Fetches the subjects with the most units of a meter on a day, at most `max`, each with the [`magnitude`] of its
+/// number of units. Those of the meter `requests` are ranked by the number of requests instead, denied ones included.
 pub(crate) fn busiest_subjects(
     tx: &Tx<'_>,
     candidates: SubjectSet,
+    meter: Meter,
     day: Timestamp,
     max: usize,
 ) -> Result<Vec<(Subject, u32)>> {
-    let max = i64::try_from(max).unwrap_or(i64::MAX);
-    let map = |row: &Row<'_>| Ok((Subject::from_number(row.get(0)?), row.get(1)?));
-    match candidates {
-        SubjectSet::Keys => tx.query_all(
-            "SELECT subject, magnitude FROM usage_daily WHERE start = ?1 AND subject > 0 \
-             ORDER BY magnitude DESC LIMIT ?2",
-            params![day.as_millis(), max],
-            map,
-        ),
-        SubjectSet::PartsOf(subject) => tx.query_all(
-            "SELECT subject, magnitude FROM usage_daily WHERE parent = ?1 AND start = ?2 \
-             ORDER BY magnitude DESC LIMIT ?3",
-            params![subject.number(), day.as_millis(), max],
-            map,
-        ),
+    let is_candidate = match candidates {
+        SubjectSet::Keys => "subject > 0",
+        SubjectSet::PartsOf(_) => "parent = ?3",
+    };
+    let table = match meter {
+        Meter::REQUESTS => "usage_daily",
+        _ => "usage_units_daily",
+    };
+    let mut sql = format!("SELECT subject, magnitude FROM {table} WHERE start = ?1 AND {is_candidate}");
+    let mut values = vec![day.as_millis().into(), i64::try_from(max).unwrap_or(i64::MAX).into()];
+    if let SubjectSet::PartsOf(subject) = candidates {
+        values.push(subject.number().into());
     }
+    if meter != Meter::REQUESTS {
+        values.push(meter.name().to_value());
+        sql += &format!(" AND meter = ?{}", values.len());
+    }
+    sql += " ORDER BY magnitude DESC LIMIT ?2";
+    tx.query_all(&sql, &values, |row| Ok((Subject::from_number(row.get(0)?), row.get(1)?)))
 }
 
 /// Deletes hourly and daily rows that start before these times, at most `max_rows` of each table. Returns the

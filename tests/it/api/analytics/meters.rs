@@ -1,10 +1,12 @@
 //! `GET /analytics/usage?meter=…`: the units of each meter that verifications cost.
 
+use reqwest::Method;
 use serde_json::{Value, json};
+use tollhouse::domain::verification::Outcome;
 
 use super::super::verify::verify_data;
 use super::super::{expect_invalid, expect_ok};
-use super::{DAY, HOUR, flush, usage};
+use super::{DAY, HOUR, flush, key, usage};
 use crate::support::{Client, NOW, Server};
 
 /// The keys of the test: two of an organization, one of another, and a platform key.
@@ -101,6 +103,61 @@ async fn i9_the_units_of_each_meter_are_those_that_were_sent() {
     assert_eq!(requests["totals"]["requests"], 120);
     for field in ["requests", "allowed", "denied"] {
         assert_eq!(tokens["totals"][field], requests["totals"][field], "{field}");
+    }
+}
+
+/// Reports usage of a key afterwards.
+async fn report(server: &Server, key_id: &str, costs: Value) {
+    let client = server.admin();
+    let request = client.request_at_root(Method::POST, "/v1/keys/usage");
+    expect_ok(client.send(request.json(&json!({"key_id": key_id, "costs": costs}))).await, 200);
+}
+
+#[tokio::test]
+async fn groups_include_what_was_only_reported() {
+    let server = Server::start().await;
+    create_keys(&server).await;
+    report(&server, "key_1", json!({"tokens": 500, "requests": 3})).await;
+    report(&server, "key_3", json!({"tokens": 700})).await;
+    report(&server, "key_4", json!({"tokens": 0})).await;
+    let admin = server.admin();
+    for (query, total, groups) in [
+        ("meter=tokens&group_by=key", 1200, &[("key_3", 700), ("key_1", 500)][..]),
+        ("meter=tokens&group_by=key&org_id=org_1", 500, &[("key_1", 500)]),
+        ("meter=tokens&group_by=organization", 1200, &[("org_2", 700), ("org_1", 500)]),
+        ("meter=tokens&group_by=code", 1200, &[("VALID", 1200)]),
+        ("meter=tokens&group_by=code&key_id=key_4", 0, &[]),
+        ("meter=requests&group_by=key", 3, &[("key_1", 3)]),
+        ("meter=requests&group_by=organization", 3, &[("org_1", 3)]),
+        ("meter=requests&group_by=code", 3, &[("VALID", 3)]),
+    ] {
+        let expected = groups.iter().map(|(id, units)| ((*id).to_owned(), *units)).collect();
+        assert_eq!(costs(&admin, query).await, (total, expected), "{query}");
+    }
+    let data = usage(&admin, "meter=tokens&group_by=key").await;
+    assert_eq!(data["groups"][0]["totals"]["requests"], 0, "reports are no requests: {data}");
+}
+
+/// The keys with the most tokens are found, although others have more requests.
+#[tokio::test]
+async fn the_busiest_groups_are_those_with_the_most_units_of_the_meter() {
+    let server = Server::start().await;
+    create_keys(&server).await;
+    for index in 0..100 {
+        let busy = key(&server, Some("org_1"), &format!("key_busy{index}")).await;
+        busy.count(&server, Outcome::Valid, 2);
+    }
+    flush(&server).await;
+    for (id, tokens) in [("key_1", 20), ("key_2", 900)] {
+        report(&server, id, json!({"tokens": tokens})).await;
+    }
+    let admin = server.admin();
+    for query in ["group_by=key", "group_by=key&org_id=org_1"] {
+        let (total, groups) = costs(&admin, &format!("meter=tokens&{query}")).await;
+        assert_eq!((total, groups.len()), (920, 100));
+        assert_eq!(groups[..2], [("key_2".to_owned(), 900), ("key_1".to_owned(), 20)], "{query}");
+        let (_, groups) = costs(&admin, query).await;
+        assert!(groups.iter().all(|(id, cost)| id.starts_with("key_busy") && *cost == 2), "{groups:?}");
     }
 }
 
