@@ -33,6 +33,7 @@ use crate::verify::access_blocks::AccessBlocks;
 use crate::verify::buckets::Buckets;
 use crate::verify::cache::KeyCache;
 use crate::verify::call_buckets::CallBuckets;
+use crate::verify::report_queue::ReportQueue;
 use crate::verify::settings::SettingsCache;
 use crate::verify::verifier::Verifier;
 use crate::verify::version_clock::VersionClock;
@@ -55,6 +56,8 @@ pub struct App {
     pub keys: Arc<KeyCache>,
     /// Decides whether keys are valid.
     pub verifier: Verifier,
+    /// The usage reports that wait to be stored.
+    pub(crate) reports: ReportQueue,
     /// The platform's settings, which are stored in the database and can change while the server runs.
     pub(crate) settings: Arc<SettingsCache>,
     /// Versions of the cached records, for their invalidation.

@@ -37,7 +37,7 @@ pub(crate) struct QuotaCount {
     lease: QuotaLease,
     /// When the lease's period ends.
     period_end: Timestamp,
-    /// Quota units used in the period; more than are leased only while a report of usage is being stored.
+    /// Quota units used in the period; never more than are leased.
     used_units: u64,
     /// True from the start of a write until the write is known to have succeeded. Meanwhile the database may
     /// contain more leased units than `lease`.
@@ -145,17 +145,28 @@ impl QuotaCount {
         self.used_units += u64::from(cost);
     }
 
-    /// Charges a cost that was reported afterwards, which may exceed the limit. Returns the lease that has to be stored
-    /// with the report if the leased units don't suffice.
-    pub(crate) fn charge_reported(&mut self, limit: u64, cost: u32) -> Option<QuotaLease> {
-        self.used_units = self.used_units.saturating_add(cost.into());
-        let needs_lease = self.used_units > self.lease.units;
-        needs_lease.then(|| self.begin_lease(self.units_ahead(limit).max(self.used_units)))
+    /// Returns the lease to which the costs of usage reports are added when both are stored by one write. It is the
+    /// present lease, or a larger one if a renewal is due or `wanted` units aren't leased: without it, reports in quick
+    /// succession would keep verifications from leasing.
+    pub(crate) fn lease_with_reports(&self, limit: u64, wanted: u32) -> QuotaLease {
+        if self.has_leased(wanted) && !self.is_renewal_due(limit, 0) {
+            return self.lease;
+        }
+        let more_units = Limit::lease_units(limit).max(wanted.into());
+        let units = self.used_units.saturating_add(more_units).min(limit).max(self.lease.units);
+        QuotaLease { units, ..self.lease }
     }
 
-    /// Takes back a reported cost that could not be stored.
-    pub(crate) fn refund(&mut self, cost: u32) {
-        self.used_units = self.used_units.saturating_sub(cost.into());
+    /// Charges reported costs, which may exceed the limit, after they were stored together with this lease.
+    pub(crate) fn confirm_reports(&mut self, lease: QuotaLease, cost: u64) {
+        self.confirm_lease(lease);
+        self.used_units = self.used_units.saturating_add(cost);
+    }
+
+    /// Records that reports could not be stored. The database may nevertheless contain their lease of `units`.
+    pub(crate) fn fail_reports(&mut self, units: u64) {
+        self.is_stored_lease_uncertain = true;
+        self.max_stored_units = self.max_stored_units.max(units);
     }
 
     /// Gives up all unused leased units. Returns the reduced lease, which must be stored so that the units

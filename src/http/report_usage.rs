@@ -13,6 +13,7 @@ use crate::domain::rules;
 use crate::error::{Error, Result};
 use crate::service::operation::Answer;
 use crate::service::{key_lookup, usage_reports};
+use crate::verify::report_queue;
 
 /// The maximum length of the id of a report, in characters.
 const MAX_ID_CHARS: usize = 100;
@@ -94,7 +95,7 @@ pub(crate) async fn answer(request: &DataPlaneRequest<'_>, body: RequestBody) ->
     };
     let record =
         key_lookup::visible_to(record, organization_id).ok_or_else(|| Error::not_found("API key"))?;
-    let report = usage_reports::UsageReport { record, costs: costs.given(), id };
+    let report = report_queue::UsageReport { record, costs: costs.given(), id };
     let counted = usage_reports::record(app, report).await?;
     let data = UsageReported { counted };
     let body = reply::envelope(&Answer::ok(&data)?, None, app.clock.now(), &request.request_id);

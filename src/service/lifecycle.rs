@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use ring::rand::SystemRandom;
 
-use super::{housekeeping, usage};
+use super::{housekeeping, usage, usage_reports};
 use crate::app::catalogue::CatalogueCache;
 use crate::app::cursors::Cursors;
 use crate::app::unstored::Unstored;
@@ -22,6 +22,7 @@ use crate::verify::access_blocks::AccessBlocks;
 use crate::verify::cache::{KeyCache, LoadFuture};
 use crate::verify::leases::Leases;
 use crate::verify::recorder::Recorder;
+use crate::verify::report_queue::ReportQueue;
 use crate::verify::settings::SettingsCache;
 use crate::verify::verifier::Verifier;
 use crate::verify::version_clock::VersionClock;
@@ -54,6 +55,7 @@ async fn open_with(config: Config, clock: Clock, allow_read_only: bool) -> Resul
     let settings =
         Arc::new(load_settings_cache(&db, &version_clock, config.initial_settings(), clock.now()).await?);
     let leases = leases_stored_in(&db);
+    let reports = reports_stored_in(&db, config.usage.max_report_ids, &settings, &clock, &leases);
     let recorder = Recorder::default();
     let verifier = Verifier::new(
         keys.clone(),
@@ -68,6 +70,7 @@ async fn open_with(config: Config, clock: Clock, allow_read_only: bool) -> Resul
         access_blocks,
         keys,
         verifier,
+        reports,
         settings,
         version_clock,
         catalogue: CatalogueCache::default(),
@@ -173,14 +176,30 @@ fn leases_stored_in(db: &db::Db) -> Leases {
     )
 }
 
+/// Creates the queue of usage reports, which are stored in this database.
+fn reports_stored_in(
+    db: &db::Db,
+    max_ids: u64,
+    settings: &Arc<SettingsCache>,
+    clock: &Clock,
+    leases: &Leases,
+) -> ReportQueue {
+    let db = db.clone();
+    ReportQueue::new(settings.clone(), clock.clone(), leases.clone(), move |batch| {
+        let db = db.clone();
+        Box::pin(async move { db.write(move |tx| usage_reports::write_batch(tx, &batch, max_ids)).await })
+    })
+}
+
 /// Stores everything that is buffered in memory, then closes the database. Logs what could not be stored.
 pub async fn close(app: &App) -> Result<()> {
     // At the same time, because each may wait for a slow disk or for a lock.
-    let (usage, refusals, quotas) = tokio::join!(
-        usage::flush(app),
-        housekeeping::write_aggregated_events(app, true),
-        app.verifier.leases().close(),
-    );
+    let (usage, refusals, quotas) =
+        tokio::join!(usage::flush(app), housekeeping::write_aggregated_events(app, true), async {
+            // Before the leases, because reports need them.
+            app.reports.close().await;
+            app.verifier.leases().close().await
+        },);
     // On a full disk, units can be returned, but not together with writes that need room.
     let quotas = match quotas {
         Err(error) if error.code == Code::StorageFull => app.verifier.leases().close().await,

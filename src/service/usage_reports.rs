@@ -1,118 +1,152 @@
 //! Reports of usage: what requests turned out to cost, known only afterwards.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 
 use crate::app::App;
 use crate::domain::meter::{Cost, Meter};
-use crate::domain::quota::QuotaLease;
 use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
 use crate::domain::usage::{Interval, UsageCounts};
 use crate::error::{Code, Error, Result};
 use crate::store::{self, db::Tx};
-use crate::verify::key_record::KeyRecord;
+use crate::verify::report_queue::{ReportBatch, UsageReport};
+use crate::verify::unwritten_usage::add_units;
 
 /// The time for which the id of a report is kept: 24 hours, in milliseconds.
 const REPORT_TTL_MILLIS: i64 = 86_400_000;
-
-/// A report of what a request of a key turned out to cost.
-pub(crate) struct UsageReport {
-    /// The key.
-    pub(crate) record: Arc<KeyRecord>,
-    /// Each meter at most once.
-    pub(crate) costs: Vec<Cost>,
-    /// The caller's name of the report; a repeated report isn't counted twice.
-    pub(crate) id: Option<String>,
-}
 
 /// Counts a report and charges the limits of its key and organization. Returns after the commit. Returns false if a
 /// report with this id was counted before.
 ///
 /// # Errors
-/// `IDEMPOTENCY_MISMATCH` if the id was used with other costs; `UNAVAILABLE` if too many ids are kept; errors of the
-/// database. Then nothing is counted.
+/// `IDEMPOTENCY_MISMATCH` if the id was used with other costs; `UNAVAILABLE` if too many reports are waiting, or too many
+/// ids are kept; errors of the database. Then nothing is counted.
 pub(crate) async fn record(app: &App, report: UsageReport) -> Result<bool> {
-    let UsageReport { record, costs, id } = report;
-    let key_seq = record.credential.seq;
-    let stored_report = id.as_ref().map(|id| StoredReport { id: id.clone(), costs: costs_as_json(&costs) });
-    // Checked first, so that a repeated report charges nothing, not even for the time of a write.
-    if let Some(report) = stored_report.clone()
-        && app.db.look_up(move |tx| is_counted(tx, key_seq, &report)).await?
-    {
-        return Ok(false);
+    // Read first, so that repeated reports need no write. That also answers them while nothing can be written.
+    if let Some(id) = report.id.clone() {
+        let key_seq = report.key_seq();
+        let costs = costs_as_json(&report.costs);
+        if app.db.look_up(move |tx| is_counted(tx, key_seq, &id, &costs)).await?? {
+            return Ok(false);
+        }
     }
-    let now = app.clock.settled_time();
-    let max_ids = app.config.usage.max_report_ids;
-    let organization = record.credential.organization.as_ref().map_or(0, |organization| organization.seq);
-    let db = app.db.clone();
-    let charged = costs.clone();
-    let write = move |leases: Vec<QuotaLease>| -> crate::verify::report::ReportFuture {
-        Box::pin(async move {
-            db.write(move |tx| {
-                if let Some(report) = &stored_report {
-                    if is_counted(tx, key_seq, report)? {
-                        return Ok(false);
-                    }
-                    if store::usage_reports::count(tx)? >= max_ids {
-                        let message = "Too many reports with an id were made within a day. Try again later.";
-                        return Err(Error::unavailable(message, 60));
-                    }
-                    store::usage_reports::insert(tx, key_seq, &report.id, &report.costs, now)?;
-                }
-                store::quotas::put(tx, &leases)?;
-                add_costs(tx, key_seq, Subject::Organization(organization), &charged, now)?;
-                Ok(true)
-            })
-            .await
-        })
+    let states = app.verifier.states_of(&report.record)?;
+    app.reports.store(report, states).await
+}
+
+/// Stores the reports of a batch, their usage in sums, and the leases that their charges need. Returns the result of each
+/// report: false if it was counted before.
+///
+/// # Errors
+/// Errors of the database.
+pub(super) fn write_batch(tx: &Tx<'_>, batch: &ReportBatch, max_ids: u64) -> Result<Vec<Result<bool>>> {
+    // Number of ids that can still be stored.
+    let mut room: Option<u64> = None;
+    let mut results = Vec::new();
+    for report in batch.reports() {
+        results.push(match &report.id {
+            None => Ok(true),
+            Some(id) => store_id(tx, report, id, batch.settled_time, &mut room, max_ids)?,
+        });
+    }
+    let counted: Vec<bool> = results.iter().map(|result| matches!(result, Ok(true))).collect();
+    if counted.contains(&true) {
+        store::quotas::put(tx, &batch.charges.leases(&counted))?;
+        let reports = batch.reports().zip(&counted).filter(|(_, is_counted)| **is_counted);
+        add_usage(tx, reports.map(|(report, _)| report), batch.now)?;
+    }
+    Ok(results)
+}
+
+/// Stores the id of a report. Returns false if the report was counted before.
+fn store_id(
+    tx: &Tx<'_>,
+    report: &UsageReport,
+    id: &str,
+    now: Timestamp,
+    room: &mut Option<u64>,
+    max_ids: u64,
+) -> Result<Result<bool>> {
+    let key_seq = report.key_seq();
+    let costs = costs_as_json(&report.costs);
+    match is_counted(tx, key_seq, id, &costs)? {
+        Ok(false) => {}
+        counted => return Ok(counted.map(|_| false)),
+    }
+    let room = match room {
+        Some(room) => room,
+        None => room.insert(max_ids.saturating_sub(store::usage_reports::count(tx)?)),
     };
-    app.verifier.report(&record, &costs, write).await
+    if *room == 0 {
+        let message = "Too many usage reports with an id were made within 24 hours (usage.max_report_ids). Reports \
+                       without an id are still accepted.";
+        return Ok(Err(Error::unavailable(message, 60)));
+    }
+    *room -= 1;
+    store::usage_reports::insert(tx, key_seq, id, &costs, now)?;
+    Ok(Ok(true))
 }
 
-/// A report as it is stored.
-#[derive(Clone)]
-struct StoredReport {
-    id: String,
-    costs: String,
-}
-
-/// True if this report was stored before. Fails if another one has its id.
-fn is_counted(tx: &Tx<'_>, key_seq: i64, report: &StoredReport) -> Result<bool> {
-    match store::usage_reports::find_costs(tx, key_seq, &report.id)? {
+/// True if a report with this id was stored before. Fails if that had other costs.
+fn is_counted(tx: &Tx<'_>, key_seq: i64, id: &str, costs: &str) -> Result<Result<bool>> {
+    Ok(match store::usage_reports::find_costs(tx, key_seq, id)? {
         None => Ok(false),
-        Some(costs) if costs == report.costs => Ok(true),
+        Some(stored) if stored == costs => Ok(true),
         Some(_) => {
             let message = "A report with this id was made with other costs. Use another id for each request.";
             Err(Error::new(Code::IdempotencyMismatch, message))
         }
-    }
+    })
 }
 
 /// The costs as JSON, in the order of the meters, so that equal reports are equal.
 fn costs_as_json(costs: &[Cost]) -> String {
-    let by_meter: std::collections::BTreeMap<&str, u32> =
-        costs.iter().map(|cost| (cost.meter.name(), cost.units)).collect();
+    let by_meter: BTreeMap<&str, u32> = costs.iter().map(|cost| (cost.meter.name(), cost.units)).collect();
     serde_json::to_string(&by_meter).unwrap_or_default()
 }
 
-/// Adds reported costs to the usage of a key, its organization and all keys.
-fn add_costs(tx: &Tx<'_>, key_seq: i64, organization: Subject, costs: &[Cost], now: Timestamp) -> Result<()> {
-    let hour = Interval::Hour.floor(now);
-    let key = Subject::Key(key_seq);
-    for (subject, parent) in
-        [(key, Some(organization)), (organization, Some(Subject::All)), (Subject::All, None)]
-    {
-        for cost in costs.iter().filter(|cost| cost.units > 0) {
-            if cost.meter == Meter::REQUESTS {
-                let mut counts = UsageCounts::default();
-                counts.add_cost(cost.units.into());
-                store::usage::add_counts(tx, hour, subject, parent, &counts)?;
-            } else {
-                store::usage::add_units(tx, hour, subject, parent, cost.meter, cost.units.into())?;
-            }
+/// Units by meter.
+type Sums = Vec<(Meter, u64)>;
+
+/// Adds reported costs to the usage of their keys, of the keys' organization, and of all keys.
+fn add_usage<'a>(tx: &Tx<'_>, reports: impl Iterator<Item = &'a UsageReport>, now: Timestamp) -> Result<()> {
+    let mut sums_of_keys: BTreeMap<i64, Sums> = BTreeMap::new();
+    let mut all_sums = Sums::new();
+    let mut organization = Subject::Organization(0);
+    for report in reports {
+        organization = Subject::Organization(report.organization_seq());
+        for cost in report.costs.iter().filter(|cost| cost.units > 0) {
+            add_units(sums_of_keys.entry(report.key_seq()).or_default(), cost.meter, cost.units.into());
+            add_units(&mut all_sums, cost.meter, cost.units.into());
         }
     }
-    Ok(())
+    for (key, sums) in &sums_of_keys {
+        add_sums(tx, Subject::Key(*key), Some(organization), sums, now)?;
+    }
+    add_sums(tx, organization, Some(Subject::All), &all_sums, now)?;
+    add_sums(tx, Subject::All, None, &all_sums, now)
+}
+
+/// Adds sums to the usage of a subject, which also gets a row of counts: subjects are found by these rows.
+fn add_sums(
+    tx: &Tx<'_>,
+    subject: Subject,
+    parent: Option<Subject>,
+    sums: &Sums,
+    now: Timestamp,
+) -> Result<()> {
+    if sums.is_empty() {
+        return Ok(());
+    }
+    let hour = Interval::Hour.floor(now);
+    let mut counts = UsageCounts::default();
+    for (meter, units) in sums {
+        match *meter {
+            Meter::REQUESTS => counts.add_cost(*units),
+            meter => store::usage::add_units(tx, hour, subject, parent, meter, *units)?,
+        }
+    }
+    store::usage::add_counts(tx, hour, subject, parent, &counts)
 }
 
 /// Deletes the ids of reports that are a day old. Returns `true` if there may be more.

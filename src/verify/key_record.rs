@@ -20,7 +20,8 @@ pub struct KeyRecord {
 }
 
 /// The states of a key and of its organization; the latter is `None` for a platform key.
-pub(super) struct RecordStates {
+#[derive(Clone)]
+pub(crate) struct RecordStates {
     pub(super) key: Arc<SubjectState>,
     pub(super) organization: Option<Arc<SubjectState>>,
 }

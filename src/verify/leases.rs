@@ -86,6 +86,8 @@ impl Leases {
         self.ensure_open()?;
         let Some(slot) = inner.limits.slot(id) else { return Err(Error::internal("a quota without a slot")) };
         if let Some(job) = &slot.job {
+            // Reports in quick succession would otherwise leave no time for a lease.
+            slot.wanted_units = slot.wanted_units.max(cost);
             return Ok(job.clone());
         }
         let lease = slot.count.as_mut().and_then(|count| count.lease(limit, cost));

@@ -18,6 +18,8 @@ use crate::verify::decision::{LimitOwner, LimitRequest, Mode, OwnedLimits, decid
 mod closing;
 #[path = "lease_renewal_tests.rs"]
 mod renewals;
+#[path = "lease_report_tests.rs"]
+mod reports;
 
 /// A store of leases in memory, which counts reads and writes.
 struct TestStore {

@@ -42,6 +42,8 @@ pub(super) struct QuotaSlot {
     pub(super) count: Option<QuotaCount>,
     /// Work on this quota in the database that is under way: at most one read or write at a time.
     pub(super) job: Option<Job>,
+    /// The highest cost of the verifications that wait for the job because they need a lease.
+    pub(super) wanted_units: u32,
     /// Monotonic time of the last use.
     used_at: Duration,
 }
@@ -54,6 +56,7 @@ impl QuotaSlot {
 
     /// Records that a lease is stored.
     pub(super) fn confirm(&mut self, lease: QuotaLease) {
+        self.wanted_units = 0;
         if let Some(count) = &mut self.count {
             count.confirm_lease(lease);
         }
@@ -143,7 +146,8 @@ impl LimitState {
             None => {
                 let (start, _) = period.bounds_at(at.now);
                 let id = QuotaId { subject, meter, period, start };
-                self.quotas.push(QuotaSlot { id, count: None, job: None, used_at: at.monotonic });
+                let used_at = at.monotonic;
+                self.quotas.push(QuotaSlot { id, count: None, job: None, wanted_units: 0, used_at });
             }
         }
     }
@@ -230,13 +234,22 @@ impl LimitState {
         renewals
     }
 
-    /// The quotas with a limit on one of these meters, each with its limit and its cost, after [`update`](Self::update).
-    pub(super) fn charged_quotas<'a>(
+    /// The quotas that these reported costs charge, each with its limit and its cost. Creates those that are missing, but
+    /// none on other meters: nothing would release them.
+    pub(super) fn reported_quotas<'a>(
         &'a mut self,
+        subject: Subject,
         limits: &'a [Limit],
         costs: &'a [Cost],
         at: DecisionTime,
     ) -> impl Iterator<Item = (&'a mut QuotaSlot, u64, u32)> {
+        for limit in limits {
+            if let LimitSpan::Period(period) = limit.span
+                && units_of(costs, limit.meter).is_some()
+            {
+                self.touch_quota(subject, limit.meter, period, at);
+            }
+        }
         self.quotas.iter_mut().filter_map(move |slot| {
             let limit = limits.iter().find(|limit| {
                 limit.span == LimitSpan::Period(slot.id.period) && limit.meter == slot.id.meter
@@ -246,7 +259,7 @@ impl LimitState {
         })
     }
 
-    /// Charges a cost that was reported afterwards to the rate limits on its meters.
+    /// Charges reported costs to the rate limits on their meters.
     pub(super) fn charge_windows(&mut self, limits: &[Limit], costs: &[Cost], monotonic: Duration) {
         for limit in limits {
             let LimitSpan::Window(seconds) = limit.span else { continue };

@@ -13,6 +13,7 @@ pub mod leases;
 pub(crate) mod limit_state;
 pub(crate) mod recorder;
 pub(crate) mod report;
+pub(crate) mod report_queue;
 pub mod secret;
 pub(crate) mod settings;
 pub(crate) mod subject_state;

@@ -14,6 +14,7 @@ use parking_lot::{Mutex, MutexGuard};
 use super::limit_state::{DecisionTime, LimitState};
 use super::unwritten_usage::UnwrittenUsage;
 use crate::domain::limits::Limit;
+use crate::domain::meter::Cost;
 use crate::domain::subject::Subject;
 use crate::error::{Error, Result};
 
@@ -51,6 +52,17 @@ impl SubjectState {
     /// Brings the limits to this time and this list, see [`LimitState::update`].
     pub(super) fn update(&self, inner: &mut Inner, limits: &[Limit], at: DecisionTime) {
         inner.limits.update(self.subject, limits, at);
+        self.update_has_windows(inner);
+    }
+
+    /// Charges reported costs to the rate limits, see [`LimitState::charge_windows`].
+    pub(super) fn charge_windows(&self, limits: &[Limit], costs: &[Cost], monotonic: Duration) {
+        let mut inner = self.lock();
+        inner.limits.charge_windows(limits, costs, monotonic);
+        self.update_has_windows(&inner);
+    }
+
+    fn update_has_windows(&self, inner: &Inner) {
         let has_windows = inner.limits.has_windows();
         if self.has_windows() != has_windows {
             self.has_windows.store(has_windows, Ordering::Relaxed);

@@ -16,7 +16,6 @@ use super::key_record::{KeyRecord, RecordStates};
 use super::leases::Leases;
 use super::limit_state::DecisionTime;
 use super::recorder::Recorder;
-use super::report::{self, ReportFuture, ReportedCosts};
 use super::secret::{self, MAX_SECRET_BYTES};
 use super::settings::SettingsCache;
 use super::subject_state::{Inner, SubjectStates};
@@ -24,7 +23,6 @@ use crate::clock::Clock;
 use crate::domain::api_key::{Credential, SecretHash};
 use crate::domain::limits::Limit;
 use crate::domain::meter::Cost;
-use crate::domain::quota::QuotaLease;
 use crate::domain::settings::StoredSettings;
 use crate::domain::time::Timestamp;
 use crate::domain::verification::{Outcome, check_before_limits};
@@ -270,23 +268,13 @@ impl Verifier {
         self.outcome_counts.sums()[Outcome::Revoked as usize..].iter().sum()
     }
 
-    /// Charges the limits of a key and its organization for costs that are reported afterwards. `write` stores the report
-    /// and the leases. Returns false if the report was stored before.
+    /// The states of a key and its organization, to charge them with a report.
     ///
     /// # Errors
-    /// `UNAVAILABLE` when too many keys are in use; the errors of `write`. Then nothing is charged.
-    pub(crate) async fn report(
-        &self,
-        record: &KeyRecord,
-        costs: &[Cost],
-        write: impl FnOnce(Vec<QuotaLease>) -> ReportFuture,
-    ) -> Result<bool> {
+    /// `UNAVAILABLE` when too many keys are in use, or the database's files aren't at their paths.
+    pub(crate) fn states_of(&self, record: &KeyRecord) -> Result<RecordStates> {
         self.ensure_files_in_place()?;
-        let settings = self.settings.get().await?;
-        let at = DecisionTime { now: self.clock.expiry_time(), monotonic: self.clock.monotonic() };
-        let states = record.states(&self.states, at.monotonic)?;
-        let (key, organization) = owned_limits(&settings, record, states);
-        report::charge(&self.leases, ReportedCosts { key, organization, costs, at }, write).await
+        record.states(&self.states, self.clock.monotonic()).cloned()
     }
 
     /// How the limits of a key and of its organization stand. Nothing is spent or counted.
@@ -398,7 +386,7 @@ fn outcome_of(before_limits: Outcome, decision: &LimitDecision) -> Outcome {
 }
 
 /// The limits that apply to a key, with their states.
-fn owned_limits<'a>(
+pub(super) fn owned_limits<'a>(
     settings: &'a StoredSettings,
     record: &'a KeyRecord,
     states: &'a RecordStates,

@@ -27,6 +27,7 @@ mod pruning;
 mod quota;
 mod records;
 mod replays;
+mod report_queue;
 mod request_memory;
 mod revocation;
 mod secrets;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tollhouse::domain::time::Timestamp;
 
 use crate::support::{Answer, Client, NOW, Server};
 
@@ -263,4 +264,31 @@ async fn i10_the_ids_of_reports_are_limited() {
     tollhouse::service::retention::prune(&server.app).await.unwrap();
     assert!(counted(&server, body("key_1", "b")).await);
     assert_eq!(usage(&server, "key_1").await, (0, 3));
+}
+
+/// While the clock is ahead, reports count with the verifications of the same time, and their ids aren't forgotten when
+/// the clock is right again.
+#[tokio::test]
+async fn i14_a_report_counts_in_the_period_that_it_charges() {
+    let server = start_server(1000).await;
+    let body = json!({"key_id": "key_1", "costs": {"tokens": 5}, "id": "a"});
+    let key = server.key_with(json!({"organization_id": "org_1", "name": "n", "scopes": []})).await.0.key;
+    let client = server.admin();
+    server.clock.set(Timestamp::from_millis(NOW) + 40 * DAY);
+    assert!(counted(&server, body.clone()).await);
+    let verify = json!({"key": key, "costs": {"tokens": 3}});
+    let verified = client.send(client.request_at_root(Method::POST, "/v1/keys/verify").json(&verify)).await;
+    assert_eq!(verified.data()["code"], "VALID", "{verified:?}");
+    assert_eq!(
+        verified.data()["limits"].as_array().unwrap().last().unwrap()["remaining"],
+        OF_ORGANIZATION - 8
+    );
+    tollhouse::service::usage::flush(&server.app).await.unwrap();
+    let usage = client.get("/analytics/usage?org_id=org_1&meter=tokens&period=1h").await;
+    assert_eq!(usage.data()["totals"]["cost"], 8, "{usage:?}");
+
+    server.clock.set(Timestamp::from_millis(NOW));
+    tollhouse::service::clock::check(&server.app).await.unwrap();
+    tollhouse::service::retention::prune(&server.app).await.unwrap();
+    assert!(!counted(&server, body).await);
 }
