@@ -409,11 +409,14 @@ CREATE TRIGGER api_keys_turn AFTER UPDATE OF status ON api_keys WHEN OLD.status 
 END;
 
 CREATE TRIGGER usage_reports_come AFTER INSERT ON usage_reports BEGIN
-    INSERT INTO counts (what, organization_id, n) VALUES ('usage_reports', '*', 1)
+    INSERT INTO counts (what, organization_id, n)
+        SELECT 'usage_reports', '*', 1
+        UNION ALL SELECT 'usage_reports', coalesce(organization_id, ''), 1 FROM api_keys WHERE seq = NEW.key_seq
         ON CONFLICT (what, organization_id) DO UPDATE SET n = counts.n + 1;
 END;
 CREATE TRIGGER usage_reports_go AFTER DELETE ON usage_reports BEGIN
-    UPDATE counts SET n = n - 1 WHERE what = 'usage_reports' AND organization_id = '*';
+    UPDATE counts SET n = n - 1 WHERE what = 'usage_reports' AND organization_id IN
+        ('*', (SELECT coalesce(organization_id, '') FROM api_keys WHERE seq = OLD.key_seq));
 END;
 
 -- Finds expired keys, which `counts` includes among the active ones.

@@ -40,8 +40,7 @@ pub(crate) async fn record(app: &App, report: UsageReport) -> Result<bool> {
 /// # Errors
 /// Errors of the database.
 pub(super) fn write_batch(tx: &Tx<'_>, batch: &ReportBatch, max_ids: u64) -> Result<Vec<Result<bool>>> {
-    // Number of ids that can still be stored.
-    let mut room: Option<u64> = None;
+    let mut room: Option<RoomForIds> = None;
     let mut results = Vec::new();
     for report in batch.reports() {
         results.push(match &report.id {
@@ -64,7 +63,7 @@ fn store_id(
     report: &UsageReport,
     id: &str,
     now: Timestamp,
-    room: &mut Option<u64>,
+    room: &mut Option<RoomForIds>,
     max_ids: u64,
 ) -> Result<Result<bool>> {
     let key_seq = report.key_seq();
@@ -73,18 +72,46 @@ fn store_id(
         Ok(false) => {}
         counted => return Ok(counted.map(|_| false)),
     }
+    let organization_id = report.record.credential.key.organization_id.as_deref();
     let room = match room {
         Some(room) => room,
-        None => room.insert(max_ids.saturating_sub(store::usage_reports::count(tx)?)),
+        None => room.insert(RoomForIds::read(tx, organization_id, max_ids)?),
     };
-    if *room == 0 {
+    if !room.take() {
         let message = "Too many usage reports with an id were made within 24 hours (usage.max_report_ids). Reports \
                        without an id are still accepted.";
         return Ok(Err(Error::unavailable(message, 60)));
     }
-    *room -= 1;
     store::usage_reports::insert(tx, key_seq, id, &costs, now)?;
     Ok(Ok(true))
+}
+
+/// Number of ids that can still be stored: of an organization's reports, and of all.
+struct RoomForIds {
+    organization: u64,
+    all: u64,
+}
+
+impl RoomForIds {
+    /// An organization gets a quarter of `max_ids` at most, which leaves room for the others.
+    fn read(tx: &Tx<'_>, organization_id: Option<&str>, max_ids: u64) -> Result<Self> {
+        let stored = store::usage_reports::count(tx, organization_id.unwrap_or_default())?;
+        let all_stored = store::usage_reports::count(tx, "*")?;
+        Ok(Self {
+            organization: max_ids.div_ceil(4).saturating_sub(stored),
+            all: max_ids.saturating_sub(all_stored),
+        })
+    }
+
+    /// Takes the room of one id. Returns false if there is none.
+    fn take(&mut self) -> bool {
+        let has_room = self.organization > 0 && self.all > 0;
+        if has_room {
+            self.organization -= 1;
+            self.all -= 1;
+        }
+        has_room
+    }
 }
 
 /// True if a report with this id was stored before. Fails if that had other costs.

@@ -20,10 +20,10 @@ pub(crate) fn insert(tx: &Tx<'_>, key_seq: i64, id: &str, costs: &str, now: Time
     Ok(())
 }
 
-/// Number of stored reports.
-pub(crate) fn count(tx: &Tx<'_>) -> Result<u64> {
-    let sql = "SELECT n FROM counts WHERE what = 'usage_reports' AND organization_id = '*'";
-    Ok(tx.query_first(sql, &[], |row| row.get(0))?.unwrap_or(0))
+/// Number of stored reports of an organization's keys. The id is empty for platform keys, and `*` for all keys.
+pub(crate) fn count(tx: &Tx<'_>, organization_id: &str) -> Result<u64> {
+    let sql = "SELECT n FROM counts WHERE what = 'usage_reports' AND organization_id = ?1";
+    Ok(tx.query_first(sql, params![organization_id], |row| row.get(0))?.unwrap_or(0))
 }
 
 /// Deletes reports that were made before `before` or after `after`, at most `max`. Returns the number of deleted
