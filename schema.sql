@@ -184,6 +184,23 @@ CREATE TABLE quotas (
     PRIMARY KEY (period, started_at, subject, meter)
 ) STRICT, WITHOUT ROWID;
 
+-- What rate limits had spent when the server stopped, so that the next start continues from there. The table is
+-- empty while a server runs: the start reads the rows and deletes them, so that after a crash all windows begin
+-- full. `subject` is as in `quotas`; `organization` is the number of a key's organization, with 0 as its `seq` for
+-- platform keys. `spent` and `owed` are in units of which a token has as many as the window has nanoseconds, and
+-- are text because they may exceed 64 bits. They are refilled at `tokens` per window from `stored_at` on.
+CREATE TABLE windows (
+    subject        INTEGER NOT NULL,
+    meter          TEXT NOT NULL,
+    window_seconds INTEGER NOT NULL,
+    organization   INTEGER NOT NULL,
+    tokens         INTEGER NOT NULL,
+    spent          TEXT NOT NULL,
+    owed           TEXT NOT NULL,
+    stored_at      INTEGER NOT NULL,
+    PRIMARY KEY (subject, meter, window_seconds)
+) STRICT, WITHOUT ROWID;
+
 -- Responses stored for a day, so that a POST repeated with its Idempotency-Key is replayed instead of
 -- executed again. `name` is a hash of the API key's id and the Idempotency-Key; `request` is a hash of
 -- method, path and body. `bytes` is what the response counts towards the limits. `answer` is the JSON of

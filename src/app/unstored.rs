@@ -1,6 +1,6 @@
 //! What is held in memory until background work or the end of the process stores it.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use dashmap::DashMap;
 
@@ -20,6 +20,11 @@ pub struct Unstored {
     pub last_uses: DashMap<i64, Timestamp>,
     /// Locked while the verifier's recorder is flushed, so that only one flush runs at a time.
     pub(crate) flush_lock: tokio::sync::Mutex<()>,
+    /// True once the server has taken over the rate limits that the last stop stored. From then on, a stop stores them
+    /// again; other programs that open the database leave them alone.
+    pub(crate) has_windows: AtomicBool,
+    /// True while stored rate limits that were taken over still have to be deleted.
+    pub(crate) has_stale_windows: AtomicBool,
 }
 
 impl Unstored {

@@ -23,7 +23,7 @@ use crate::http::conn::workers::Workers;
 use crate::http::dispatch::Dispatcher;
 use crate::http::metrics;
 use crate::service::settings::ShadowedSetting;
-use crate::service::{clock, housekeeping, lifecycle, retention, settings, usage};
+use crate::service::{clock, housekeeping, lifecycle, retention, settings, usage, windows};
 use crate::store::db;
 use crate::telemetry::machine;
 use crate::telemetry::notice::Notice;
@@ -102,6 +102,8 @@ pub(crate) async fn run(
     let tasks = TaskTracker::new();
     let workers = Workers::start()?;
     let dispatcher = Dispatcher::new(app.clone(), tasks.clone())?;
+    // Nothing after this fails before the server runs, so what is taken over is stored again at the stop.
+    windows::resume(&app).await;
     let stopping = app.clone();
     let requested = stop.clone();
     let notified = service_manager.clone();

@@ -49,3 +49,4 @@ pub mod usage;
 pub(crate) mod user;
 pub mod verification;
 pub(crate) mod verification_log;
+pub(crate) mod window;

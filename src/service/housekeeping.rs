@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::app::App;
 use crate::error::Result;
 use crate::service::clock::{self, SettledTimeSchedule};
+use crate::service::windows;
 use crate::store;
 use crate::telemetry::log_output;
 use crate::verify::limit_state::DecisionTime;
@@ -49,6 +50,7 @@ pub async fn run(app: &App) {
             result = result.and(write_last_used(app).await);
             let at = DecisionTime { now: app.clock.expiry_time(), monotonic: now };
             result = result.and(app.verifier.leases().release_idle(QUOTA_IDLE_TIMEOUT, at).await);
+            result = result.and(windows::delete_stale(app).await);
             app.rate_limiters.sweep(now);
             app.verifier.sweep(now);
         }

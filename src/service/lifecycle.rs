@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use ring::rand::SystemRandom;
 
-use super::{housekeeping, usage, usage_reports};
+use super::{housekeeping, usage, usage_reports, windows};
 use crate::app::catalogue::CatalogueCache;
 use crate::app::cursors::Cursors;
 use crate::app::unstored::Unstored;
@@ -206,6 +206,7 @@ pub async fn close(app: &App) -> Result<()> {
         closed => closed,
     };
     let last_used = housekeeping::write_last_used(app).await;
+    windows::store(app).await;
     let stored = usage.and(refusals).and(last_used).and(quotas);
     if let Err(error) = &stored {
         log_unstored(app, error);

@@ -37,6 +37,7 @@ pub mod usage;
 pub(crate) mod usage_reports;
 pub mod users;
 pub(crate) mod verification_log;
+pub mod windows;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -54,6 +54,7 @@ pub mod usage;
 pub(crate) mod usage_reports;
 pub mod users;
 pub mod verification_log;
+pub(crate) mod windows;
 mod writer;
 
 use crate::error::{Code, Error};

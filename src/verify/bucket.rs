@@ -4,6 +4,9 @@
 
 use std::time::Duration;
 
+use crate::domain::meter::Meter;
+use crate::domain::window::WindowState;
+
 /// Maximum window of a limit; longer windows are clamped to it. The API allows no longer windows. The maximum
 /// keeps the arithmetic below within 128 bits.
 pub(super) const MAX_WINDOW: Duration = Duration::from_secs(86_400);
@@ -104,6 +107,34 @@ impl Bucket {
     /// This bucket without what it owes.
     pub(super) fn without_owed(self) -> Self {
         Self { owed_units: 0, ..self }
+    }
+
+    /// The state at this time, to be stored; `None` if the bucket is full, so that a new one would behave the same.
+    pub(super) fn to_stored(
+        mut self,
+        meter: Meter,
+        window_seconds: u32,
+        now: Duration,
+    ) -> Option<WindowState> {
+        self.refill(self.limit, now);
+        let Self { limit, spent_units, owed_units, .. } = self;
+        let state = WindowState { meter, window_seconds, tokens: limit.tokens, spent_units, owed_units };
+        (spent_units + owed_units > 0).then_some(state)
+    }
+
+    /// A bucket with a stored state, refilled for the time that has elapsed since it was stored.
+    pub(super) fn resume(state: &WindowState, elapsed: Duration, now: Duration) -> Self {
+        // Only a damaged file has higher numbers. The maximum keeps the arithmetic within 128 bits.
+        const MAX_UNITS: u128 = 1 << 80;
+        let window = Duration::from_secs(state.window_seconds.into());
+        let mut bucket = Self {
+            limit: BucketLimit { tokens: state.tokens, window },
+            last_call_at: Duration::ZERO,
+            spent_units: state.spent_units.min(MAX_UNITS),
+            owed_units: state.owed_units.min(MAX_UNITS),
+        };
+        bucket.refill(bucket.limit, elapsed);
+        Self { last_call_at: now, ..bucket }
     }
 
     fn available_units(&self) -> u128 {
@@ -211,6 +242,45 @@ mod tests {
         bucket.charge(u32::MAX);
         assert_eq!(bucket.time_until(0), MAX_WINDOW);
         assert_eq!(bucket.full_after(), MAX_WINDOW + 60 * SECOND);
+    }
+
+    #[test]
+    fn a_stored_bucket_continues_where_it_was() {
+        let window = Duration::from_secs(60);
+        let limit = BucketLimit { tokens: 10, window };
+        let mut bucket = Bucket::new_full(limit, SECOND);
+        assert_eq!(bucket.to_stored(Meter::REQUESTS, 60, SECOND), None);
+        bucket.charge(15);
+        bucket.refill(BucketLimit { tokens: 3, window }, 2 * SECOND);
+        let stored = bucket.to_stored(Meter::REQUESTS, 60, 3 * SECOND).unwrap();
+        for elapsed in [Duration::ZERO, SECOND, 70 * SECOND, 400 * SECOND] {
+            // The new process has a monotonic clock of its own.
+            let mut resumed = Bucket::resume(&stored, elapsed, Duration::from_millis(7));
+            let mut uninterrupted = bucket;
+            for limit in [limit, BucketLimit { tokens: 3, window }] {
+                resumed.refill(limit, Duration::from_millis(7));
+                uninterrupted.refill(limit, 3 * SECOND + elapsed);
+                assert_eq!(resumed.spent_units, uninterrupted.spent_units, "{elapsed:?}");
+                assert_eq!(resumed.owed_units, uninterrupted.owed_units, "{elapsed:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_damaged_state_overflows_nothing() {
+        for (window_seconds, tokens) in [(0, 0), (1, u32::MAX), (u32::MAX, 1)] {
+            let max = u128::MAX;
+            let meter = Meter::REQUESTS;
+            let state = WindowState { meter, window_seconds, tokens, spent_units: max, owed_units: max };
+            let mut bucket = Bucket::resume(&state, Duration::from_millis(u64::MAX), SECOND);
+            for tokens in [1, 1_000_000_000, 1] {
+                let limit = BucketLimit { tokens, window: SECOND };
+                bucket.refill(limit, SECOND);
+                bucket.charge(1_000_000_000);
+                assert!(!bucket.admits(u32::MAX));
+                assert!(bucket.full_after() > Duration::ZERO);
+            }
+        }
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::domain::meter::{Cost, Meter, units_of};
 use crate::domain::quota::{QuotaCount, QuotaId, QuotaLease};
 use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
+use crate::domain::window::WindowState;
 use crate::error::Result;
 
 /// Work on a quota in the database that several callers can wait for. It runs to its end also if no caller waits.
@@ -282,6 +283,20 @@ impl LimitState {
     /// True if a rate limit has a bucket.
     pub(super) fn has_windows(&self) -> bool {
         !self.windows.is_empty()
+    }
+
+    /// The rate limits that aren't full at this time, to be stored.
+    pub(super) fn windows_to_store(&self, now: Duration) -> impl Iterator<Item = WindowState> {
+        self.windows
+            .iter()
+            .filter_map(move |Window { meter, seconds, bucket }| bucket.to_stored(*meter, *seconds, now))
+    }
+
+    /// Adds the bucket of a rate limit that has none yet.
+    pub(super) fn resume_window(&mut self, meter: Meter, seconds: u32, bucket: Bucket) {
+        if self.window(meter, seconds).is_none() {
+            self.windows.push(Window { meter, seconds, bucket });
+        }
     }
 
     /// True if a new state would behave the same.

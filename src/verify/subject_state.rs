@@ -11,11 +11,13 @@ use dashmap::mapref::entry::Entry;
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, MutexGuard};
 
+use super::bucket::Bucket;
 use super::limit_state::{DecisionTime, LimitState};
 use super::unwritten_usage::UnwrittenUsage;
 use crate::domain::limits::Limit;
 use crate::domain::meter::Cost;
 use crate::domain::subject::Subject;
+use crate::domain::window::{StoredWindow, WindowState};
 use crate::error::{Error, Result};
 
 /// Number of shards of the map, each with its own lock. A sweep locks one shard at a time, so with many shards a
@@ -71,6 +73,14 @@ impl SubjectState {
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock()
+    }
+
+    /// The rate limits that aren't full, to be stored.
+    pub(crate) fn windows_to_store(&self, at: DecisionTime) -> Vec<StoredWindow> {
+        let Self { subject, organization, .. } = *self;
+        let inner = self.lock();
+        let windows = inner.limits.windows_to_store(at.monotonic);
+        windows.map(|state| StoredWindow { subject, organization, state, stored_at: at.now }).collect()
     }
 }
 
@@ -131,6 +141,33 @@ impl SubjectStates {
     /// Number of states in memory.
     pub(crate) fn len(&self) -> usize {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// The states that may have rate limits which aren't full: those of organizations, then those of keys in order.
+    pub(crate) fn with_windows(&self) -> impl Iterator<Item = Arc<SubjectState>> {
+        let entries = self.map.iter().filter(|entry| entry.has_windows());
+        let mut states: Vec<_> = entries.map(|entry| (entry.key().number(), entry.value().clone())).collect();
+        states.sort_unstable_by_key(|(number, _)| *number);
+        states.into_iter().map(|(_, state)| state)
+    }
+
+    /// Creates states with rate limits as they were stored, except for those that are full again.
+    ///
+    /// # Errors
+    /// `UNAVAILABLE` when the maximum number of states is reached.
+    pub(crate) fn resume_windows(&self, windows: &[StoredWindow], at: DecisionTime) -> Result<()> {
+        for window in windows {
+            let elapsed = Duration::from_millis(window.elapsed_millis(at.now));
+            let bucket = Bucket::resume(&window.state, elapsed, at.monotonic);
+            if bucket.is_full(at.monotonic) {
+                continue;
+            }
+            let WindowState { meter, window_seconds, .. } = window.state;
+            let state = self.get_or_insert(window.subject, window.organization, at.monotonic)?;
+            state.lock().limits.resume_window(meter, window_seconds, bucket);
+            state.has_windows.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Drops the states that no record holds and that a new one would equal.

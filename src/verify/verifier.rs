@@ -139,6 +139,11 @@ impl Verifier {
         &self.leases
     }
 
+    /// The limits and counts of keys and organizations in memory.
+    pub(crate) fn states(&self) -> &SubjectStates {
+        &self.states
+    }
+
     /// Drops the states from memory that are not needed.
     pub(crate) fn sweep(&self, monotonic: Duration) {
         self.states.sweep(monotonic);

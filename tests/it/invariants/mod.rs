@@ -33,6 +33,7 @@ mod revocation;
 mod secrets;
 mod shared_limits;
 mod stored_responses;
+mod stored_windows;
 mod superseded;
 mod tampering;
 mod tenancy;

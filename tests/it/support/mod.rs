@@ -37,7 +37,7 @@ use tollhouse::http::conn::server;
 use tollhouse::http::conn::workers::Workers;
 use tollhouse::http::dispatch::Dispatcher;
 use tollhouse::service::idempotency::IdempotentRequest;
-use tollhouse::service::{RequestContext, lifecycle, operator_keys};
+use tollhouse::service::{RequestContext, lifecycle, operator_keys, windows};
 use tollhouse::store;
 use tollhouse::verify::secret::Secret;
 
@@ -133,6 +133,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let dispatcher = Dispatcher::new(app.clone(), TaskTracker::new()).unwrap();
+        windows::resume(&app).await;
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async { stopped.await.unwrap_or_default() };
         let connections = app.traffic.http_connections.clone();
