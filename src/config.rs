@@ -8,6 +8,7 @@
 mod environment;
 mod layers;
 pub(crate) mod listen;
+mod plans;
 mod sources;
 mod values;
 

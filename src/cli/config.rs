@@ -1,5 +1,6 @@
 //! `tollhouse config`: validates the configuration, prints the effective settings, writes a file to start with.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::ffi::OsString;
 use std::fs::Permissions;
@@ -73,26 +74,31 @@ fn format_effective_settings(
     let mut document = DocumentMut::new();
     document.decor_mut().set_prefix("# Effective settings:\n\n");
     for (section, settings) in settings.iter() {
-        let add_source = |item: &mut Item, setting: &str| {
-            if let (Item::Value(value), Some(origin)) = (item, setting_sources.get(setting)) {
+        document.insert(section, with_sources(settings.clone(), section, &setting_sources));
+    }
+    Ok(document.to_string())
+}
+
+/// Adds a comment with the source to each setting that has one. Sections become tables.
+fn with_sources(item: Item, name: &str, setting_sources: &BTreeMap<String, String>) -> Item {
+    match item.into_table() {
+        Ok(mut table) => {
+            for (below, setting) in table.iter_mut() {
+                let name = format!("{name}.{}", below.get());
+                *setting = with_sources(std::mem::take(setting), &name, setting_sources);
+            }
+            // Without a header of its own, if it only consists of sections.
+            table.set_implicit(true);
+            Item::Table(table)
+        }
+        Err(mut setting) => {
+            if let (Item::Value(value), Some(origin)) = (&mut setting, setting_sources.get(name)) {
                 // A file name may contain a line break, which would end the comment.
                 value.decor_mut().set_suffix(format!("  # {}", origin.escape_debug()));
             }
-        };
-        match settings.clone().into_table() {
-            Ok(mut table) => {
-                for (name, setting) in table.iter_mut() {
-                    add_source(setting, &format!("{section}.{}", name.get()));
-                }
-                document.insert(section, Item::Table(table));
-            }
-            Err(mut setting) => {
-                add_source(&mut setting, section);
-                document.insert(section, setting);
-            }
+            setting
         }
     }
-    Ok(document.to_string())
 }
 
 #[cfg(test)]
@@ -111,6 +117,7 @@ mod tests {
         let environment = [
             ("TOLLHOUSE_HTTP__TRUSTED_PROXIES", "127.0.0.1"),
             ("TOLLHOUSE_HTTP__BODY_TIMEOUT", "90s"),
+            ("TOLLHOUSE_PLANS__GOLD__MAX_KEYS", "7"),
             ("TOLLHOUSE_ADMIN_KEY", secret),
         ];
         let environment = environment.map(|(name, value)| (name.into(), value.into()));
@@ -124,6 +131,8 @@ mod tests {
         has("trusted_proxies = [\"127.0.0.1/32\"]  # TOLLHOUSE_HTTP__TRUSTED_PROXIES");
         has("body_timeout = \"1m 30s\"  # TOLLHOUSE_HTTP__BODY_TIMEOUT");
         has("header_timeout = \"10s\"");
+        has("[plans.gold]");
+        has("max_keys = 7  # TOLLHOUSE_PLANS__GOLD__MAX_KEYS");
         has("dir = 'with \"quotes\"'  # --data");
         assert!(
             report.contains("listen = \"[::1]:0\"  # ") && report.contains("odd\\nname.toml:2\n"),

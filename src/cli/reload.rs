@@ -1,6 +1,6 @@
 //! SIGHUP: reloads the TLS certificate and `log.level`, and names other changed settings.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -135,7 +135,8 @@ async fn read_files<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static
 fn changed_settings(one: &Config, other: &Config) -> Vec<String> {
     let one = settings_by_name(one);
     let other = settings_by_name(other);
-    one.into_iter().filter(|(name, value)| other.get(name) != Some(value)).map(|(name, _)| name).collect()
+    let names: BTreeSet<_> = one.keys().chain(other.keys()).collect();
+    names.into_iter().filter(|name| one.get(*name) != other.get(*name)).cloned().collect()
 }
 
 fn settings_by_name(config: &Config) -> BTreeMap<String, Value> {
@@ -172,5 +173,9 @@ mod tests {
         let expected = ["http.trusted_proxies", LOG_LEVEL, "plans.standard.max_keys", "tls.key"];
         assert_eq!(changed_settings(&before, &after), expected);
         assert_eq!(changed_settings(&after, &before), expected);
+        let mut with_plan = before.clone();
+        with_plan.plans.insert("gold".to_owned(), before.plans["standard"].clone());
+        assert_eq!(changed_settings(&before, &with_plan)[0], "plans.gold.key_limits");
+        assert_eq!(changed_settings(&before, &with_plan), changed_settings(&with_plan, &before));
     }
 }

@@ -2,8 +2,12 @@
 
 use std::ffi::OsString;
 
+use figment::value::Value;
+
 use super::layers::{ConfigLayers, SettingPath, nearest_setting, unknown_setting_message};
+use super::plans::{PlanPath, settings_of_plan};
 use super::values;
+use crate::domain::settings::{self, Rule};
 
 /// The prefix of all environment variables of this program.
 const ENV_PREFIX: &str = "TOLLHOUSE_";
@@ -56,12 +60,20 @@ impl ConfigLayers {
             return;
         }
         let names: SettingPath = rest.to_lowercase().split("__").map(str::to_owned).collect();
+        // A plan that no file has. Its value is parsed like the defaults of its settings.
+        let plan = self.declare_plan(&names, &Value::from(""));
         let Some(default) = self.defaults.get(&names) else {
+            if let PlanPath::Invalid(message) = plan {
+                return self.add_fault(name.to_owned(), Some(names.join(".")), message);
+            }
             if is_kubernetes_service(rest, &value.to_string_lossy()) {
                 return;
             }
             let others = NON_SETTING_VARIABLES.map(|name| vec![name[ENV_PREFIX.len()..].to_lowercase()]);
-            let nearest = nearest_setting(&names, self.defaults.keys().chain(&others));
+            let of_plan = settings_of_plan(&names);
+            let known =
+                self.defaults.keys().filter(|names| is_variable(names)).chain(&others).chain(&of_plan);
+            let nearest = nearest_setting(&names, known);
             // The error omits the value, which may be a secret whose variable was misspelled.
             return self.add_fault(
                 name.to_owned(),
@@ -71,7 +83,12 @@ impl ConfigLayers {
         };
         match value.into_string() {
             Ok(text) => {
-                let value = values::parse_like_default(text, default);
+                // Limits aren't separated by commas, so that the error of another text shows the right form.
+                let is_list = text.trim().is_empty() || text.trim_start().starts_with('[');
+                let value = match settings::find_rule(&names) {
+                    Some(Rule::Limits) if !is_list => text.into(),
+                    _ => values::parse_like_default(text, default),
+                };
                 self.add_value(name, &names, value);
             }
             Err(_) => self.add_fault(name.to_owned(), Some(names.join(".")), "is not UTF-8".to_owned()),
@@ -91,6 +108,12 @@ impl ConfigLayers {
                 || names.join("_") == rest
                 || rest == "data" && names.join(".") == "database.dir"
         };
+        if let Some(setting) = self.defaults.keys().find(|names| !is_variable(names) && is_meant(names)) {
+            return Some(format!(
+                "{name} has no effect; set {} in the configuration file",
+                setting.join(".")
+            ));
+        }
         let settings = self.defaults.keys().filter(is_meant).map(|names| variable_name(names));
         let others =
             NON_SETTING_VARIABLES.into_iter().filter(|other| strsim::damerau_levenshtein(other, name) <= 2);
@@ -124,6 +147,11 @@ fn is_kubernetes_service(rest: &str, value: &str) -> bool {
             }
         }
     })
+}
+
+/// True if a variable can set this setting: names without `__` are left to other programs.
+fn is_variable(names: &SettingPath) -> bool {
+    names.len() > 1
 }
 
 fn variable_name(names: &[String]) -> String {

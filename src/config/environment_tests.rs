@@ -127,6 +127,8 @@ fn a_misnamed_environment_variable_is_a_warning_with_the_right_name() {
         let warning = format!("{name} has no effect; did you mean {right}?");
         assert_eq!(env_warnings(&[(name, "the value")]), [warning]);
     }
+    let meters = "TOLLHOUSE_METERS has no effect; set meters in the configuration file";
+    assert_eq!(env_warnings(&[("TOLLHOUSE_METERS", "requests,tokens")]), [meters]);
     // If both the right and the wrong variable are set, the right one is in effect and the wrong one is a
     // warning.
     let both = env_pairs(&[("TOLLHOUSE_LISTEN", "127.0.0.1:1"), ("TOLLHOUSE_HTTP__LISTEN", "127.0.0.1:2")]);
@@ -198,4 +200,21 @@ fn prefixes_of_keys_are_a_list_in_the_environment_too() {
     let environment = load_with_env(&[("TOLLHOUSE_KEYS__PREFIX", "acme")]).unwrap_err().to_string();
     let hint = "TOLLHOUSE_KEYS__PREFIX: unknown setting; the nearest known one is TOLLHOUSE_KEYS__PREFIXES";
     assert!(environment.contains(hint), "{environment}");
+}
+
+#[test]
+fn a_fault_in_a_list_names_the_item() {
+    let form =
+        "must be 1 to 16 lowercase letters, digits and underscores, a letter first and no underscore last";
+    for (list, item, message) in [
+        ("[]", "", "must have 1 to 16 prefixes; has 0"),
+        ("['toll', 'toll']", ".1", "this prefix is already in the list"),
+        ("['toll', '']", ".1", form),
+        ("['toll', 'key']", ".1", "ids have this prefix, so secrets can't. Choose another"),
+        ("['toll_']", ".0", form),
+        ("['a1234567890123456']", ".0", form),
+    ] {
+        let faults = fault_messages(load_with_file(&format!("keys.prefixes = {list}")));
+        assert_eq!(faults, [format!("FILE:1: keys.prefixes{item}: {message}")]);
+    }
 }

@@ -11,10 +11,12 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use toml_edit::{Document, TableLike};
 
+use super::plans::{PlanPath, settings_of_plan};
 use super::{Config, LogFormat};
 use crate::domain::fields::{Faults, Json};
 use crate::domain::redaction::Redactor;
 use crate::domain::settings::{self, Rule};
+use crate::error::ErrorDetail;
 
 /// The text of the default configuration, which is also the list of all settings.
 pub(crate) const DEFAULT_CONFIG_TOML: &str = include_str!("../../config.toml");
@@ -148,17 +150,21 @@ impl ConfigLayers {
         self.file = Some((name.clone(), text));
         // Only known settings are added, so that each error of a later step concerns exactly one setting.
         for (names, value) in collect_leaves(&data) {
+            let plan = self.declare_plan(&names, &value);
             if self.defaults.contains_key(&names) {
                 self.add_value(&name, &names, value);
                 continue;
             }
             let is_section = self.defaults.keys().any(|known| known.starts_with(&names));
-            let message = match value {
-                Value::Dict(..) if is_section => continue,
+            let message = match (value, plan) {
+                (_, PlanPath::Invalid(message)) => message,
+                (Value::Dict(..), _) if is_section => continue,
                 _ if is_section => "is a section, not a setting".to_owned(),
-                _ => unknown_setting_message(
-                    nearest_setting(&names, self.defaults.keys()).map(|nearest| nearest.join(".")),
-                ),
+                _ => {
+                    let of_plan = settings_of_plan(&names);
+                    let nearest = nearest_setting(&names, self.defaults.keys().chain(&of_plan));
+                    unknown_setting_message(nearest.map(|nearest| nearest.join(".")))
+                }
             };
             self.add_fault(self.position_in_file(&names), Some(names.join(".")), message);
         }
@@ -167,6 +173,19 @@ impl ConfigLayers {
     pub(super) fn add_value(&mut self, layer: &str, names: &[impl AsRef<str>], value: Value) {
         let layer = ConfigLayer { name: layer.to_owned(), data: nest_value(names, value) };
         self.figment = std::mem::take(&mut self.figment).merge(layer);
+    }
+
+    /// Adds a setting with its default, which every layer overrides.
+    pub(super) fn add_default(&mut self, names: SettingPath, value: Value) {
+        let layer = ConfigLayer { name: DEFAULTS_LAYER.to_owned(), data: nest_value(&names, value.clone()) };
+        self.figment = std::mem::take(&mut self.figment).join(layer);
+        self.defaults.insert(names, value);
+    }
+
+    /// Adds a fault of the value of a setting.
+    pub(super) fn add_fault_of(&mut self, names: &[String], message: String) {
+        let source = self.source_of(names).unwrap_or_else(|| DEFAULTS_LAYER.to_owned());
+        self.add_fault(source, Some(names.join(".")), message);
     }
 
     pub(super) fn add_fault(&mut self, source: String, setting: Option<String>, message: String) {
@@ -202,10 +221,9 @@ impl ConfigLayers {
             }
         };
         if let Err(message) = config.initial_settings().keys.ensure_consistent() {
-            let names = ["keys", "default_expiry_days"].map(str::to_owned);
-            let source = self.source_of(&names).unwrap_or_else(|| DEFAULTS_LAYER.to_owned());
-            self.add_fault(source, Some(names.join(".")), message.to_owned());
+            self.add_fault_of(&["keys", "default_expiry_days"].map(str::to_owned), message.to_owned());
         }
+        self.check_meters_of_plans(&config);
         self.check_tls_pair(&config);
         self.check_request_memory(&config);
         if !self.faults.is_empty() {
@@ -221,16 +239,22 @@ impl ConfigLayers {
         for (names, default) in self.defaults.clone() {
             let Some(rule) = settings::find_rule(&names) else { continue };
             let Ok(value) = self.figment.find_value(&names.join(".")) else { continue };
-            if is_valid_setting(rule, &value) {
-                continue;
-            }
-            let found = match value.to_actual() {
-                Actual::Str(text) => Actual::Str(Redactor::default().redact(&text).into_owned()),
-                found => found,
-            };
+            let Err(details) = check_setting(rule, &value) else { continue };
             let source = self.source_of(&names).unwrap_or_else(|| DEFAULTS_LAYER.to_owned());
-            let message = format!("found {found}, expected {}", rule.expected());
-            self.add_fault(source, Some(names.join(".")), message);
+            let setting = names.join(".");
+            if value.as_array().is_none() || details.is_empty() {
+                let found = match value.to_actual() {
+                    Actual::Str(text) => Actual::Str(Redactor::default().redact(&text).into_owned()),
+                    found => found,
+                };
+                let message = format!("found {found}, expected {}", rule.expected());
+                self.add_fault(source, Some(setting), message);
+            } else {
+                for ErrorDetail { pointer, message, .. } in details {
+                    let item = pointer.unwrap_or_default().replace('/', ".");
+                    self.add_fault(source.clone(), Some(format!("{setting}{item}")), as_clause(&message));
+                }
+            }
             self.add_value(DEFAULTS_LAYER, &names, default);
         }
     }
@@ -307,18 +331,28 @@ fn nest_value(names: &[impl AsRef<str>], value: Value) -> Dict {
     }
 }
 
-/// True if the value is valid for the setting. An empty text stands for no value, because TOML has no `null`.
-fn is_valid_setting(rule: &Rule, value: &Value) -> bool {
+/// Checks that the value is valid for the setting. An empty text stands for no value, because TOML has no `null`. The
+/// error has the faults of the value, as far as they are known.
+fn check_setting(rule: &Rule, value: &Value) -> Result<(), Vec<ErrorDetail>> {
     if *rule == Rule::OptionalText && value.as_str() == Some("") {
-        return true;
+        return Ok(());
     }
     let json = serde_json::to_vec(value).ok().and_then(|json| Json::parse(&json).ok());
-    json.is_some_and(|mut json| {
-        Redactor::default().flag_secrets(&mut json);
-        let mut faults = Faults::default();
-        let is_parsed = rule.parse(&json, &mut faults).is_some();
-        is_parsed && faults.finish(()).is_ok()
-    })
+    let Some(mut json) = json else { return Err(Vec::new()) };
+    Redactor::default().flag_secrets(&mut json);
+    let mut faults = Faults::default();
+    let is_parsed = rule.parse(&json, &mut faults).is_some();
+    match faults.finish(()) {
+        Ok(()) if is_parsed => Ok(()),
+        Ok(()) => Err(Vec::new()),
+        Err(error) => Err(error.details),
+    }
+}
+
+/// The sentence of a fault as a part of a line, like the other messages.
+fn as_clause(sentence: &str) -> String {
+    let mut chars = sentence.trim_end_matches('.').chars();
+    chars.next().into_iter().flat_map(char::to_lowercase).chain(chars).collect()
 }
 
 /// Describes an error of deserialization, in the same form for values of a wrong type and invalid values.

@@ -330,15 +330,16 @@ pub(crate) fn deserialize_checkpoint_mode<'de, D: Deserializer<'de>>(
     })
 }
 
-/// Parses the value of an environment variable as the type of the setting's default. A value that can't be
-/// parsed stays a text, which the setting's deserializer rejects.
+/// Parses the value of an environment variable as the type of the setting's default. A list is comma-separated, or in
+/// TOML or JSON. A value that can't be parsed stays a text, which the setting's deserializer rejects.
 pub(super) fn parse_like_default(text: String, default: &Value) -> Value {
     match default {
         Value::Num(..) => text.trim().parse::<i64>().map_or(text.into(), Value::from),
         Value::Bool(..) => text.trim().parse::<bool>().map_or(text.into(), Value::from),
         Value::Array(..) if text.trim_start().starts_with('[') => {
             let list = Toml::from_str::<Dict>(&format!("list = {text}"));
-            list.ok().and_then(|mut list| list.remove("list")).unwrap_or(text.into())
+            let list = list.ok().and_then(|mut list| list.remove("list"));
+            list.or_else(|| serde_json::from_str(&text).ok()).unwrap_or(text.into())
         }
         Value::Array(..) => {
             let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());

@@ -97,8 +97,8 @@ pub struct RateLimits {
     pub failed_auth_per_minute: u32,
 }
 
-/// The limits of a plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+/// The limits of a plan; by default none.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 pub struct Plan {
     /// Limits of each key that has no limits of its own.
     #[schema(max_items = 8, example = json!([{"meter": "requests", "limit": 100, "window_seconds": 60}]))]

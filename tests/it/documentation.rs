@@ -291,13 +291,17 @@ fn settings_in_effect(config: Option<&str>, prepare: &str, directory: &std::path
 #[test]
 fn the_configuration_file_and_the_variables_mean_the_same() {
     let place = tempfile::tempdir().unwrap();
-    let file = guide::block("operate/configure.md", "tollhouse.toml");
-    fs::write(place.path().join("tollhouse.toml"), file).unwrap();
-    let from_file = settings_in_effect(Some("tollhouse.toml"), "", place.path());
-    let variables = guide::block("operate/configure.md", "environment");
-    let from_variables = settings_in_effect(None, &variables, place.path());
-    assert_eq!(from_file, from_variables);
-    assert!(from_file.iter().any(|line| line == "listen = \"0.0.0.0:8080\""), "{from_file:#?}");
+    for (page, name, shown) in [
+        ("operate/configure.md", "tollhouse.toml", "listen = \"0.0.0.0:8080\""),
+        ("reference/configuration.md", "plans.toml", "[plans.gold]"),
+    ] {
+        fs::write(place.path().join(name), guide::block(page, name)).unwrap();
+        let from_file = settings_in_effect(Some(name), "", place.path());
+        let variables = guide::block(page, "environment");
+        let from_variables = settings_in_effect(None, &variables, place.path());
+        assert_eq!(from_file, from_variables, "{page}");
+        assert!(from_file.iter().any(|line| line == shown), "{from_file:#?}");
+    }
 }
 
 #[tokio::test]

@@ -171,8 +171,8 @@ impl Rule {
                 "a text of at most 200 characters, without control characters and secrets".to_owned()
             }
             Self::Limits => format!(
-                "a list of at most {MAX_LIMITS} limits, such as {{ meter = \"requests\", limit = 100, window_seconds = \
-                 60 }} or {{ limit = 10000, period = \"month\" }}, each for another meter, window or period"
+                "a list of at most {MAX_LIMITS} limits, such as [{{ meter = \"requests\", limit = 100, window_seconds = \
+                 60 }}, {{ limit = 10000, period = \"month\" }}], each for another meter, window or period"
             ),
             Self::Meters => format!(
                 "a list of at most {MAX_METERS} meters with requests among them: each a lowercase letter, followed by \

@@ -8,6 +8,7 @@ mod log;
 mod open_files;
 mod operator;
 mod output;
+mod plans;
 mod reload;
 mod service_manager;
 mod start;
