@@ -126,7 +126,7 @@ pub struct Retention {
     /// Days for which hourly usage is kept.
     #[schema(minimum = 1, maximum = 36_500, example = 90)]
     pub usage_hourly_days: u32,
-    /// Days for which daily usage is kept.
+    /// Days for which daily usage is kept, at least as long as hourly usage.
     #[schema(minimum = 1, maximum = 36_500, example = 730)]
     pub usage_daily_days: u32,
     /// Days for which entries of the verification log are kept.

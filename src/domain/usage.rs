@@ -352,6 +352,7 @@ fn parse_period_millis(text: &str) -> Option<i64> {
 pub(crate) enum GroupBy {
     Key,
     Organization,
+    User,
     Code,
 }
 
@@ -385,17 +386,18 @@ pub(crate) struct Bucket {
     pub(crate) totals: Totals,
 }
 
-/// Usage of one key, one organization or one outcome.
+/// Usage of one key, one organization, the keys of one user or one outcome.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[schema(as = UsageGroup)]
 pub(crate) struct Group {
-    /// Id of the key or organization, or the code of the outcome; `null` for platform keys.
+    /// Id of the key, organization or user, or the code of the outcome. `null` for platform keys, and for keys without a
+    /// user.
     #[schema(required, example = "key_123")]
     pub(crate) id: Option<String>,
-    /// Name of the key or organization, or the code of the outcome.
+    /// Name of the key, organization or user, or the code of the outcome.
     #[schema(required, example = "Production API Key")]
     pub(crate) name: Option<String>,
-    /// Totals of the key, organization or outcome.
+    /// Totals of the group.
     pub(crate) totals: Totals,
 }
 
@@ -428,7 +430,7 @@ pub(crate) struct Usage {
     pub(crate) totals: Totals,
     /// Totals of each bucket, oldest first; their sum is `totals`.
     pub(crate) series: Vec<Bucket>,
-    /// Totals by key, organization or code, the busiest first. Empty without `group_by`.
+    /// Totals by key, organization, user or code, the busiest first. Empty without `group_by`.
     pub(crate) groups: Vec<Group>,
 }
 

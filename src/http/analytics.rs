@@ -19,6 +19,9 @@ use crate::service::{overview, usage, verification_log};
 /// `groups` has at most 100 entries, with exact figures and in exact order. If there are more keys or
 /// organizations, the entries are chosen from the 100 busiest of each day (by requests, or by the units of
 /// another `meter`), a ranking that is accurate to within one eighth.
+///
+/// With `group_by=user`, the usage of all keys is added up, and `groups` has at most 1,000 entries. Keys without a user
+/// form one group, whose `id` is `null`. If too many keys were used in the period, the response is 400.
 #[utoipa::path(
     get, path = "/admin/v1/analytics/usage", tag = "Analytics", operation_id = "getUsage",
     params(UsageFilter),

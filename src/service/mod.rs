@@ -34,6 +34,7 @@ pub mod scopes;
 pub(crate) mod secret_prefixes;
 pub(crate) mod settings;
 pub mod usage;
+mod usage_by_user;
 pub(crate) mod usage_reports;
 pub mod users;
 pub(crate) mod verification_log;

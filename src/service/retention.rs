@@ -101,7 +101,9 @@ async fn prune_usage_and_verification_log(app: &App) -> Result<bool> {
     let current = app.settings.get().await?;
     let retention = &current.settings.retention;
     let hourly = Interval::Hour.oldest_retained_start(now, retention.usage_hourly_days);
-    let daily = Interval::Day.oldest_retained_start(now, retention.usage_daily_days);
+    // At least as long as hourly usage, because a key's rows of an hour are found by its row of the day.
+    let daily_days = retention.usage_daily_days.max(retention.usage_hourly_days);
+    let daily = Interval::Day.oldest_retained_start(now, daily_days);
     let log = Interval::Hour.oldest_retained_start(now, retention.verification_log_days);
     let pruned = app.db.write(move |tx| {
         let usage = store::usage::prune(tx, hourly, daily, MAX_ROWS_PER_WRITE)?;

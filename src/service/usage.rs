@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::api_keys::effective_organization;
+use super::usage_by_user::group_by_user;
 use super::{RequestContext, read_audited};
 use crate::app::App;
 use crate::domain::access::Caller;
@@ -145,6 +146,7 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, mut query: Query) 
             Some(GroupBy::Code) => total.by_code(),
             Some(GroupBy::Key) => query.group_by_key(tx, meter, &span)?,
             Some(GroupBy::Organization) => query.group_by_organization(tx, meter, &span)?,
+            Some(GroupBy::User) => group_by_user(tx, query.subject, meter, &span)?,
         };
         let usage = Usage {
             org_id,
@@ -268,7 +270,7 @@ pub(super) fn load_groups(
 }
 
 /// Fetches the sum of a subject's counts in a span of time, with the cost on this meter.
-fn total(tx: &Tx<'_>, subject: Subject, meter: Meter, span: &Span) -> Result<UsageCounts> {
+pub(super) fn total(tx: &Tx<'_>, subject: Subject, meter: Meter, span: &Span) -> Result<UsageCounts> {
     let counts = store::usage::total(tx, subject, span)?;
     Ok(match meter {
         Meter::REQUESTS => counts,

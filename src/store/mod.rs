@@ -51,6 +51,7 @@ pub(crate) mod tx;
 mod tx_state;
 pub(crate) mod unfinished;
 pub mod usage;
+pub(crate) mod usage_by_key;
 pub(crate) mod usage_reports;
 pub mod users;
 pub mod verification_log;

@@ -49,7 +49,6 @@ static SQL: LazyLock<UsageSql> = LazyLock::new(|| {
     };
     let select_both = |columns: &str| [select(columns, Interval::Hour), select(columns, Interval::Day)];
     let sums: Vec<_> = COLUMNS.iter().map(|column| format!("coalesce(sum(u.{column}), 0)")).collect();
-    let qualified: Vec<_> = COLUMNS.iter().map(|column| format!("u.{column}")).collect();
     UsageSql {
         add_hour: format!(
             "INSERT INTO usage_hourly (start, subject, {columns}) VALUES (?1, ?2, {values}) \
@@ -65,7 +64,7 @@ static SQL: LazyLock<UsageSql> = LazyLock::new(|| {
         // A separate query instead of RETURNING in `add_day`, because RETURNING gives each statement a
         // journal. Closing that journal takes longer the more the savepoint has written.
         select_day: format!("SELECT {columns}, magnitude FROM usage_daily WHERE start = ?1 AND subject = ?2"),
-        series: select_both(&format!("u.start, {}", qualified.join(", "))),
+        series: select_both(&format!("u.start, {}", qualified_columns("u"))),
         // `subject <= 0` repeats the condition of the partial index, without which SQLite can't use it.
         hourly_series_of_sums: format!(
             "SELECT start, {columns} FROM usage_hourly INDEXED BY usage_hourly_sums \
@@ -75,15 +74,20 @@ static SQL: LazyLock<UsageSql> = LazyLock::new(|| {
     }
 });
 
-fn table_name(interval: Interval) -> &'static str {
+pub(super) fn table_name(interval: Interval) -> &'static str {
     match interval {
         Interval::Hour => "usage_hourly",
         Interval::Day => "usage_daily",
     }
 }
 
+/// [`COLUMNS`] of the table with this alias.
+pub(super) fn qualified_columns(alias: &str) -> String {
+    COLUMNS.iter().map(|column| format!("{alias}.{column}")).collect::<Vec<_>>().join(", ")
+}
+
 /// Reads [`COLUMNS`], starting at the column `first`.
-fn counts_from_row(row: &Row<'_>, first: usize) -> engine::Result<UsageCounts> {
+pub(super) fn counts_from_row(row: &Row<'_>, first: usize) -> engine::Result<UsageCounts> {
     let mut outcomes = [0; OUTCOME_COUNT];
     for (index, outcome) in outcomes.iter_mut().enumerate() {
         *outcome = row.get(first + 1 + index)?;
@@ -196,7 +200,7 @@ pub(crate) fn add_units(
     Ok(())
 }
 
-fn meter_table_name(interval: Interval) -> &'static str {
+pub(super) fn meter_table_name(interval: Interval) -> &'static str {
     match interval {
         Interval::Hour => "usage_units_hourly",
         Interval::Day => "usage_units_daily",

@@ -114,6 +114,11 @@ await test('usage is shown per hour or day, and broken down', {}, async ({ page,
     keyLinks.every((href) => href.startsWith('#/api-keys/key_kestrel')),
     `${keyLinks}`,
   );
+  const userLinks = await breakDownBy('user', 'User');
+  assert.ok(
+    userLinks.every((href) => href.startsWith('#/users/user_')),
+    `${userLinks}`,
+  );
   assert.deepEqual(await breakDownBy('code', 'Outcome'), []);
   const outcomeCounts = async (name) => {
     const row = breakdown.getByRole('row').filter({ hasText: name });
@@ -132,7 +137,7 @@ await test('an organization’s key breaks down only its own usage', {}, async (
   await signIn(page, analyst.key);
   await goTo(page, 'usage');
   const groupings = page.getByLabel('Break down by').locator('option');
-  assert.deepEqual(await groupings.allInnerTexts(), ['Key', 'Outcome']);
+  assert.deepEqual(await groupings.allInnerTexts(), ['Key', 'User', 'Outcome']);
   assert.equal(await page.getByLabel('Organization').count(), 0);
   const links = page.getByRole('region', { name: 'Breakdown' }).getByRole('link');
   assert.equal(await links.count(), 0, 'its scopes do not include the pages of keys');

@@ -19,7 +19,13 @@ const INTERVALS = [
   ['hour', 'Hours'],
   ['day', 'Days'],
 ];
-const GROUPINGS = { key: 'Key', organization: 'Organization', code: 'Outcome' };
+const GROUPINGS = { key: 'Key', organization: 'Organization', user: 'User', code: 'Outcome' };
+/** Where the pages of groups are, the scope that they need, and the name of the group without an ID. */
+const GROUP_PAGES = {
+  key: { path: 'api-keys', scope: 'admin:keys' },
+  organization: { path: 'organizations', scope: 'admin:orgs', nameOfNull: 'Platform' },
+  user: { path: 'users', scope: 'admin:users', nameOfNull: 'No user' },
+};
 const FIGURES = [
   ['requests', 'Requests'],
   ['allowed', 'Allowed'],
@@ -42,16 +48,14 @@ function Figures({ totals }) {
   return html`<div class="figures">${figures}</div>`;
 }
 
-/** The name of a group: an outcome, or a key or organization with a link if the session may read it. */
+/** The name of a group: an outcome, or a key, organization or user with a link if the session may read it. */
 function GroupName({ session, grouping, group }) {
   const { id, name } = group;
   if (grouping === 'code') {
     return html`<${Badge} label=${format.words(id)} tone=${id === 'VALID' ? 'good' : 'warn'} />`;
   }
-  const isKey = grouping === 'key';
-  const path = isKey ? 'api-keys' : 'organizations';
-  const isAllowed = session.can(isKey ? 'admin:keys' : 'admin:orgs');
-  return id && isAllowed ? html`<a href=${`#/${path}/${id}`}>${name}</a>` : (name ?? 'Platform');
+  const { path, scope, nameOfNull } = GROUP_PAGES[grouping];
+  return id && session.can(scope) ? html`<a href=${`#/${path}/${id}`}>${name}</a>` : (name ?? nameOfNull);
 }
 
 function Breakdown({ session, usage, grouping, isLoading }) {

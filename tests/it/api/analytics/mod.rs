@@ -6,6 +6,7 @@ mod meters;
 mod overview;
 mod recording;
 mod usage;
+mod users;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -177,7 +177,7 @@ async fn i5_an_organization_sees_only_its_own_usage() {
     flush(&server).await;
     let (client, _) = server.key(Some("org_1"), &["admin:analytics"]).await;
     for query in ["", "org_id=org_1", "key_id=key_1", "org_id=org_1&key_id=key_1"] {
-        for group_by in ["key", "organization", "code"] {
+        for group_by in ["key", "organization", "user", "code"] {
             let data = usage(&client, &format!("{query}&group_by={group_by}")).await;
             assert_eq!(
                 (&data["totals"]["requests"], &data["org_id"]),
@@ -229,7 +229,7 @@ async fn invalid_queries_are_refused_with_the_reason() {
     let admin = server.admin();
     for (query, details) in [
         (
-            "period=1w&interval=week&group_by=user",
+            "period=1w&interval=week&group_by=team",
             &[("period", "INVALID_PERIOD"), ("interval", "INVALID_VALUE"), ("group_by", "INVALID_VALUE")][..],
         ),
         ("period=1d&end=2026-11-23T00:00:00Z", &[("period", "CONFLICT"), ("start", "REQUIRED")]),

@@ -1,0 +1,86 @@
+//! Usage by the user who owns the keys. It is added up from the usage of all keys, so that the groups are exact.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+
+use super::usage;
+use crate::domain::meter::Meter;
+use crate::domain::subject::Subject;
+use crate::domain::usage::{Group, Span, UsageCounts};
+use crate::error::{Error, ErrorDetail, Result};
+use crate::store::usage::SubjectSet;
+use crate::store::{self, db::Tx};
+
+/// The largest number of hours and days of keys that are added up for a report, which takes about half a second.
+const MAX_LOOKUPS: u64 = 250_000;
+/// The largest number of groups in a report.
+const MAX_GROUPS: usize = 1_000;
+
+/// The usage of a key, of an organization's keys or of all keys, by user, busiest first. The keys without a user form a
+/// group without an id.
+///
+/// # Errors
+/// `INVALID_REQUEST` if too many keys were used in too long a time.
+pub(super) fn group_by_user(tx: &Tx<'_>, subject: Subject, meter: Meter, span: &Span) -> Result<Vec<Group>> {
+    let by_key = match subject {
+        Subject::Key(seq) => HashMap::from([(seq, usage::total(tx, subject, meter, span)?)]),
+        Subject::Organization(_) => sum_by_key(tx, SubjectSet::PartsOf(subject), meter, span)?,
+        Subject::All => sum_by_key(tx, SubjectSet::Keys, meter, span)?,
+    };
+    let mut by_user: HashMap<Option<String>, UsageCounts> = HashMap::new();
+    for (key, counts) in by_key {
+        by_user.entry(store::usage_by_key::find_user_id(tx, key)?).or_default().merge(&counts);
+    }
+    by_user.retain(|_, counts| counts.requests() > 0 || counts.cost() > 0);
+    let mut ranking: Vec<_> = by_user.into_iter().collect();
+    let rank = |counts: &UsageCounts| match meter {
+        Meter::REQUESTS => (counts.requests(), counts.cost()),
+        _ => (counts.cost(), counts.requests()),
+    };
+    ranking.sort_unstable_by_key(|(id, counts)| (Reverse(rank(counts)), id.clone()));
+    ranking.truncate(MAX_GROUPS);
+    let group = |(id, counts): (Option<String>, UsageCounts)| {
+        let name = match &id {
+            Some(id) => store::usage_by_key::find_user_name(tx, id)?,
+            None => None,
+        };
+        Ok(Group { id, name, totals: counts.totals() })
+    };
+    ranking.into_iter().map(group).collect()
+}
+
+/// The sums of the usage of each key in a span, by the key's `seq`.
+fn sum_by_key(tx: &Tx<'_>, keys: SubjectSet, meter: Meter, span: &Span) -> Result<HashMap<i64, UsageCounts>> {
+    let parts = span.split_by_interval();
+    let mut lookups = 0;
+    for part in &parts {
+        lookups += store::usage_by_key::count_lookups(tx, keys, part, MAX_LOOKUPS + 1 - lookups)?;
+        if lookups > MAX_LOOKUPS {
+            return Err(too_many_keys());
+        }
+    }
+    let mut sums: HashMap<i64, UsageCounts> = HashMap::new();
+    for part in &parts {
+        store::usage_by_key::each_count(tx, keys, part, |key, counts| {
+            let counts = if meter == Meter::REQUESTS { counts } else { counts.with_cost(0) };
+            sums.entry(key).or_default().merge(&counts);
+        })?;
+        if meter != Meter::REQUESTS {
+            store::usage_by_key::each_unit(tx, keys, meter, part, |key, units| {
+                sums.entry(key).or_default().add_cost(units);
+            })?;
+        }
+    }
+    Ok(sums)
+}
+
+fn too_many_keys() -> Error {
+    let message = "Too many keys were used to add up their usage by user. Use a shorter period, interval=day, or \
+                   org_id.";
+    Error::invalid_request(vec![ErrorDetail {
+        pointer: None,
+        parameter: Some("group_by".to_owned()),
+        code: "TOO_MANY".into(),
+        message: message.to_owned(),
+    }])
+}
