@@ -136,9 +136,15 @@ impl LimitState {
             Some(window) => window.bucket.refill(bucket_limit, now),
             None => {
                 let bucket = Bucket::new_full(bucket_limit, now);
-                self.windows.push(Window { meter: limit.meter, seconds, bucket });
+                self.add_window(Window { meter: limit.meter, seconds, bucket });
             }
         }
+    }
+
+    /// Adds a bucket. Most lists have one rate limit, and there may be a million states, so no memory is reserved for more.
+    fn add_window(&mut self, window: Window) {
+        self.windows.reserve_exact(1);
+        self.windows.push(window);
     }
 
     fn touch_quota(&mut self, subject: Subject, meter: Meter, period: Period, at: DecisionTime) {
@@ -295,7 +301,7 @@ impl LimitState {
     /// Adds the bucket of a rate limit that has none yet.
     pub(super) fn resume_window(&mut self, meter: Meter, seconds: u32, bucket: Bucket) {
         if self.window(meter, seconds).is_none() {
-            self.windows.push(Window { meter, seconds, bucket });
+            self.add_window(Window { meter, seconds, bucket });
         }
     }
 
