@@ -16,6 +16,28 @@ use crate::error::Code;
 /// The maximum number of meters in the costs of a request.
 const MAX_COSTS: usize = 8;
 
+/// What is wrong with a cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CostFault {
+    /// It is neither a number nor `meter:number`.
+    Malformed,
+    /// The meter has another cost already. On `requests`, the same cost may be given twice.
+    Repeated,
+    TooHigh,
+    TooMany,
+}
+
+impl fmt::Display for CostFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed => f.write_str("A cost must be a number, or meter:number."),
+            Self::Repeated => f.write_str("A meter can have only one cost."),
+            Self::TooHigh => f.write_str("The maximum is 1,000,000,000."),
+            Self::TooMany => write!(f, "At most {MAX_COSTS} costs are allowed."),
+        }
+    }
+}
+
 /// The costs of a request, each meter at most once. The meter `requests` comes first.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Costs {
@@ -33,7 +55,7 @@ impl Default for Costs {
 
 impl Costs {
     /// These costs with `cost`, which is short for that on `requests`. Fails if it has another value there.
-    pub(crate) fn with_cost(mut self, cost: Option<u32>) -> Result<Self, ()> {
+    pub(crate) fn with_cost(mut self, cost: Option<u32>) -> Result<Self, CostFault> {
         if let Some(cost) = cost {
             self.set(Meter::REQUESTS, cost)?;
         }
@@ -41,20 +63,14 @@ impl Costs {
     }
 
     /// Adds a cost in the form of a query parameter: `2` on `requests`, or `tokens:0` on another meter.
-    ///
-    /// # Errors
-    /// A message that says what is wrong.
-    pub(crate) fn add_text(&mut self, text: &str) -> Result<(), &'static str> {
+    pub(crate) fn add_text(&mut self, text: &str) -> Result<(), CostFault> {
         let (meter, units) = match text.split_once(':') {
             Some((meter, units)) => (Meter::parse(meter), units),
             None => (Some(Meter::REQUESTS), text),
         };
         let is_number = !units.is_empty() && units.bytes().all(|byte| byte.is_ascii_digit());
-        let units = units.parse::<u32>().ok().filter(|_| is_number);
-        let (Some(meter), Some(units)) = (meter, units) else {
-            return Err("The proxy sent an invalid cost; it must be a number, or meter:number.");
-        };
-        self.set(meter, units).map_err(|()| "The proxy sent a cost twice, or one that is too high.")
+        let meter = meter.filter(|_| is_number).ok_or(CostFault::Malformed)?;
+        self.set(meter, units.parse().map_err(|_| CostFault::TooHigh)?)
     }
 
     /// True if all meters are among these. `requests` always is.
@@ -92,9 +108,9 @@ impl Costs {
                 let units = rules::integer_parser(0, MAX_COST.into())(units, faults);
                 let units = units.and_then(|units| u32::try_from(units).ok());
                 if let Some((meter, units)) = meter.zip(units)
-                    && costs.set(meter, units).is_err()
+                    && let Err(fault) = costs.set(meter, units)
                 {
-                    faults.add("DUPLICATE", "This meter is given twice.");
+                    faults.add("DUPLICATE", fault.to_string());
                 }
             });
         }
@@ -102,20 +118,26 @@ impl Costs {
     }
 
     /// Sets the cost on a meter. Fails if it is set to another value, or twice to the same one except on `requests`.
-    fn set(&mut self, meter: Meter, units: u32) -> Result<(), ()> {
+    fn set(&mut self, meter: Meter, units: u32) -> Result<(), CostFault> {
         if units > MAX_COST {
-            return Err(());
+            return Err(CostFault::TooHigh);
         }
+        let given = self.all.len() - usize::from(self.requests.is_none());
         if meter == Meter::REQUESTS {
-            if self.requests.is_some_and(|set| set != units) {
-                return Err(());
+            match self.requests {
+                Some(set) if set != units => return Err(CostFault::Repeated),
+                None if given == MAX_COSTS => return Err(CostFault::TooMany),
+                _ => {}
             }
             self.requests = Some(units);
             self.all[0].units = units;
             return Ok(());
         }
-        if self.all.iter().any(|cost| cost.meter == meter) || self.all.len() > MAX_COSTS {
-            return Err(());
+        if self.all.iter().any(|cost| cost.meter == meter) {
+            return Err(CostFault::Repeated);
+        }
+        if given == MAX_COSTS {
+            return Err(CostFault::TooMany);
         }
         self.all.push(Cost { meter, units });
         Ok(())
@@ -135,15 +157,11 @@ impl<'de> Deserialize<'de> for Costs {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Costs, A::Error> {
                 let mut costs = Costs::default();
-                let mut count = 0;
                 while let Some((meter, units)) = map.next_entry::<Meter, u32>()? {
-                    count += 1;
-                    let is_repeated = meter == Meter::REQUESTS && costs.requests.is_some();
-                    if count > MAX_COSTS || is_repeated || costs.set(meter, units).is_err() {
-                        return Err(A::Error::custom(
-                            "a repeated meter, too many, or a cost that is too high",
-                        ));
+                    if meter == Meter::REQUESTS && costs.requests.is_some() {
+                        return Err(A::Error::custom(CostFault::Repeated));
                     }
+                    costs.set(meter, units).map_err(A::Error::custom)?;
                 }
                 Ok(costs)
             }

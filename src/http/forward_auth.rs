@@ -31,6 +31,13 @@ const PLAN: HeaderName = HeaderName::from_static("x-auth-plan");
 const SCOPES: HeaderName = HeaderName::from_static("x-auth-scopes");
 const STATUS: HeaderName = HeaderName::from_static("x-auth-status");
 
+/// The path segment that requires no scope and leaves the cost at 1.
+const NO_REQUIREMENTS: &str = "-";
+
+/// What is wrong with a path segment that is missing or can't be parsed.
+const INVALID_SEGMENT: &str = "The path that the proxy sent doesn't begin with valid requirements. After \
+    /v1/forward-auth/, a segment with scope= or cost= is required, such as scope=workflows:read;cost=2, or - for none.";
+
 /// The parameters of a forward-auth request, which the proxy's configuration sets.
 struct ProxyRequirements<'a> {
     scopes: Vec<Cow<'a, str>>,
@@ -46,7 +53,7 @@ impl<'a> ProxyRequirements<'a> {
     }
 
     /// Parses the parameters from the query, or from the path segment after `/v1/forward-auth/`, which the
-    /// client's own path follows.
+    /// client's own path follows. The segment is required: without it, the client's path would be taken for one.
     ///
     /// # Errors
     /// `INSUFFICIENT_SCOPE` at the first unknown parameter and beyond [`MAX_SCOPES`] scopes; then the request is
@@ -57,12 +64,14 @@ impl<'a> ProxyRequirements<'a> {
             .ok_or_else(|| misconfiguration_error("The proxy sent an unknown path."))?;
         if let Some(rest) = rest.strip_prefix('/') {
             let segment = rest.split('/').next().unwrap_or_default();
-            if !segment.starts_with("scope=") && !segment.starts_with("cost=") {
-                return Ok(());
-            }
             let decoded = percent_decode_str(segment).decode_utf8();
-            let decoded = decoded.map_err(|_| misconfiguration_error("The proxy's scopes must be UTF-8."))?;
-            return decoded.split(';').try_for_each(|parameter| self.add_path_parameter(parameter));
+            let decoded = decoded.map_err(|_| misconfiguration_error(INVALID_SEGMENT))?;
+            return match &*decoded {
+                NO_REQUIREMENTS => Ok(()),
+                parameters => {
+                    parameters.split(';').try_for_each(|parameter| self.add_path_parameter(parameter))
+                }
+            };
         }
         for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
             match (&*name, &*value) {
@@ -86,15 +95,14 @@ impl<'a> ProxyRequirements<'a> {
                 scopes.split(',').try_for_each(|scope| self.add_scope(Cow::Owned(scope.to_owned())))
             }
             Some(("cost", costs)) => costs.split(',').try_for_each(|cost| self.add_cost(cost)),
-            _ => Err(misconfiguration_error(
-                "The proxy sent an unknown parameter in its path; only scope and cost are supported.",
-            )),
+            _ => Err(misconfiguration_error(INVALID_SEGMENT)),
         }
     }
 
     /// Adds a cost: `2` on requests, or `tokens:0` on another meter.
     fn add_cost(&mut self, cost: &str) -> Result<()> {
-        self.costs.add_text(cost).map_err(misconfiguration_error)
+        let added = self.costs.add_text(cost);
+        added.map_err(|fault| misconfiguration_error(format!("The proxy sent an invalid cost. {fault}")))
     }
 
     fn add_scope(&mut self, scope: Cow<'a, str>) -> Result<()> {
@@ -144,19 +152,20 @@ fn misconfiguration_error(message: impl Into<Cow<'static, str>>) -> Error {
 /// Authorize a request for a proxy
 ///
 /// Lets the request through on 200: the client's key, from `Authorization: Bearer` or `X-Api-Key`, is
-/// valid and has every `scope`. Otherwise the status is 401 if the key is missing, unknown, revoked,
-/// disabled or expired; 403 if its organization, owner, address or scopes don't permit the request; and
-/// 429 (or `limit_status`) if a limit is exceeded. Any method is accepted, and the body is never read.
-/// `X-Auth-…` headers identify the key to the upstream, with `-` for absent values. An unknown scope or
-/// parameter, or more than 100 scopes, denies all requests, and each of them counts as a failed attempt.
+/// valid, has every `scope`, and is charged every `cost`. Otherwise the status is 401 if the key is missing, unknown,
+/// revoked, disabled or expired; 403 if its organization, owner, address or scopes don't permit the request; and
+/// 429 (or `limit_status`) if a limit of the key or its organization is exceeded. Any method is accepted, and the
+/// body is never read. `X-Auth-…` headers identify the key to the upstream, with `-` for absent values. An unknown
+/// scope, meter or parameter, an invalid cost, or more than 100 scopes or 8 costs deny all requests, and each of them
+/// counts as a failed attempt.
 #[utoipa::path(
     get, path = "/v1/forward-auth", tag = "Verification", operation_id = "forwardAuth",
     params(params::ForwardAuthQuery),
     responses(
         (status = 200, description = "The request is authorized."),
         (status = 401, description = "The key is missing, malformed, unknown, revoked, disabled or expired."),
-        (status = 403, description = "The key's organization, owner, address or scopes don't permit the request, or the proxy sent an unknown scope or parameter or more than 100 scopes."),
-        (status = 429, description = "The key's rate limit or quota is exceeded, or there were too many failed attempts from this address."),
+        (status = 403, description = "The key's organization, owner, address or scopes don't permit the request, or the proxy sent an unknown scope, meter or parameter, an invalid cost, or more than 100 scopes or 8 costs."),
+        (status = 429, description = "A limit of the key or its organization is exceeded, or there were too many failed attempts from this address."),
         (status = 500, description = "`INTERNAL`"),
         (status = 503, description = "`UNAVAILABLE`"),
     ),
@@ -180,17 +189,19 @@ pub(crate) async fn answer(request: &DataPlaneRequest<'_>) -> WarpResponse {
 
 /// Authorize a request with its path
 ///
-/// Same as `/v1/forward-auth`, for proxies that append the client's path and query, such as Envoy. The
-/// first path segment lists the required scopes:
-/// `/v1/forward-auth/scope=workflows:read,workflows:write/…`. The rest is ignored.
+/// Same as `/v1/forward-auth`, for proxies that append the client's path and query, such as Envoy. The first path
+/// segment lists the required scopes and the costs:
+/// `/v1/forward-auth/scope=workflows:read,workflows:write;cost=2,tokens:0/…`, or `/v1/forward-auth/-/…` for no scope
+/// and a cost of 1. The rest of the path, and the query, are the client's and are ignored. Without a valid segment,
+/// all requests are denied.
 #[utoipa::path(
     get, path = "/v1/forward-auth/{path}", tag = "Verification", operation_id = "forwardAuthPath",
     params(params::ForwardAuthPathParams),
     responses(
         (status = 200, description = "The request is authorized."),
         (status = 401, description = "The key is missing, malformed, unknown, revoked, disabled or expired."),
-        (status = 403, description = "The key's organization, owner, address or scopes don't permit the request, or the proxy sent an unknown scope or parameter or more than 100 scopes."),
-        (status = 429, description = "The key's rate limit or quota is exceeded, or there were too many failed attempts from this address."),
+        (status = 403, description = "The key's organization, owner, address or scopes don't permit the request, or the first path segment is missing or has an unknown scope, meter or parameter, an invalid cost, or more than 100 scopes or 8 costs."),
+        (status = 429, description = "A limit of the key or its organization is exceeded, or there were too many failed attempts from this address."),
         (status = 500, description = "`INTERNAL`"),
         (status = 503, description = "`UNAVAILABLE`"),
     ),

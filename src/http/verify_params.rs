@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
-use super::costs::{self, Costs};
+use super::costs::{self, CostFault, Costs};
 use crate::domain::fields::{Faults, Fields, Json};
 use crate::domain::meter::{MAX_COST, Meter};
 use crate::domain::scope::{self, Catalogue};
@@ -165,8 +165,15 @@ impl<'a> VerifyParams<'a> {
         let costs = fields.nullable("costs", |json, faults| Costs::read(known.meters, json, faults));
         let costs = costs.into_option().unwrap_or_default();
         let costs = costs.with_cost(cost.and_then(|cost| u32::try_from(cost).ok()));
-        if costs.is_err() {
-            fields.add_fault("cost", "CONFLICT", "Is short for costs.requests, which has another value.");
+        match costs {
+            Err(CostFault::Repeated) => {
+                let message = "cost and costs.requests have different values. Send only one of them.";
+                fields.add_fault("cost", "CONFLICT", message);
+            }
+            Err(_) => {
+                fields.add_fault("cost", "TOO_MANY", "At most 8 costs are allowed, including this one.")
+            }
+            Ok(_) => {}
         }
         let dry_run = fields.nullable("dry_run", rules::parse_bool).into_option();
         let key = match (key, key_id) {

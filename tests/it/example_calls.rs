@@ -177,7 +177,7 @@ pub(crate) fn example_calls() -> Vec<ExampleCall> {
         call("POST", "/v1/keys/usage").body(json!({"key_id": "key_alpha", "costs": {"requests": 1}})).foreign(NotFound),
         call("POST", INTROSPECT).body(json!({"token": "SECRET"})).foreign(Unknown),
         call(ANY, "/v1/forward-auth"),
-        call(ANY, "/v1/forward-auth/the/clients/own"),
+        call(ANY, "/v1/forward-auth/-/the/clients/own"),
 
         get("/whoami").without_event(), // Aggregated.
 

@@ -79,8 +79,8 @@ pub(crate) struct EventPathParams {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct ForwardAuthPathParams {
-    /// `scope=` and the required scopes, separated by commas; after `;`, `cost=` and the costs, as in the query; then `/`
-    /// and the client's own path.
+    /// `scope=` and the required scopes, separated by commas; after `;`, `cost=` and the costs, as in the query; or `-`
+    /// for no scope and a cost of 1. Then `/` and the client's own path.
     #[param(example = "scope=workflows:read;cost=2")]
     pub(crate) path: String,
 }

@@ -228,14 +228,17 @@ async fn the_path_can_name_required_scopes_before_the_clients_path() {
     let server = start_server().await;
     let client = key(&server, json!({"scopes": ["workflows:read", "transactions:read"]})).await;
     for (path, passes) in [
-        ("/", true),
-        ("/orders/7", true),
         ("/scope=workflows:read", true),
+        ("/-", true),
+        ("/-/", true),
+        ("/%2d/orders/7", true),
+        ("/-/scope=workflows:write?scope=workflows:write", true),
         ("/scope=workflows:read,transactions:read/orders", true),
         ("/scope=workflows%3Aread%2Ctransactions%3Aread/orders", true),
         ("/scope=workflows:read/orders?scope=workflows:write&limit_status=1&a", true),
         ("/scope=workflows:read//%ff/%2e%2e/a%00b;c?%ff", true),
-        ("/orders/scope=workflows:write", true),
+        ("/scope%3dworkflows:read/orders", true),
+        ("/scope%3Dworkflows:write/orders", false),
         ("/scope=workflows:write/orders", false),
         ("/scope=workflows:write/scope=workflows:read", false),
         ("/scope=workflows:write/orders?scope=workflows:read", false),
@@ -255,6 +258,46 @@ async fn the_path_can_name_required_scopes_before_the_clients_path() {
         let status = if passes { "valid" } else { "insufficient_scope" };
         assert!(answer.head.contains(&format!("\r\nx-auth-status: {status}\r\n")), "{}", answer.head);
     }
+}
+
+/// Fails closed: without requirements before the client's path, a client could send its own. So a proxy that is
+/// configured without them, or with misspelled ones, lets no request through.
+#[tokio::test]
+async fn a_path_without_valid_requirements_is_denied() {
+    let server = start_server().await;
+    let client = key(&server, json!({"limits": [{"limit": 9, "period": "total"}]})).await;
+    for path in [
+        "/",
+        "//",
+        "/?scope=workflows:read",
+        "/orders/7",
+        "/orders/scope=workflows:read",
+        "/orders/cost=0",
+        "//scope=workflows:read",
+        "/--/orders",
+        "/-;scope=workflows:read/orders",
+        "/-;cost=1/orders",
+        "/-,/orders",
+        "/%252d/orders",
+        "/scopes=workflows:read/orders",
+        "/Scope=workflows:read/orders",
+        "/%20scope=workflows:read/orders",
+        "/costs=0/orders",
+        "/;scope=workflows:read/orders",
+        "/;/orders",
+        "/limit_status=403;scope=workflows:read/orders",
+        "/scope=workflows:read;limit_status=403/orders",
+        "/scope%253dworkflows:read/orders",
+        "/scope/orders",
+    ] {
+        for client in [&client, &server.admin()] {
+            let answer = call(client, &format!("{PATH}{path}")).await;
+            expect_denied(&answer, 403, "INSUFFICIENT_SCOPE");
+            assert!(answer.text.contains("/v1/forward-auth/"), "{path}: {}", answer.text);
+        }
+    }
+    let answer = call(&client, &format!("{PATH}/-/")).await;
+    assert_eq!(answer.header("x-ratelimit-remaining"), Some("8"), "the denials charged nothing");
 }
 
 #[tokio::test]

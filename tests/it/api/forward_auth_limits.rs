@@ -99,12 +99,12 @@ async fn the_query_and_the_path_say_what_a_request_costs() {
         ("?cost=tokens:5", [1, 5]),
         ("?cost=tokens%3A5&cost=4&scope=workflows:read", [4, 5]),
         ("?cost=requests:0&cost=tokens:0", [0, 0]),
-        ("/", [1, 0]),
-        ("/orders?cost=7", [1, 0]),
-        ("/orders/cost=7", [1, 0]),
+        ("/-/", [1, 0]),
+        ("/-/orders?cost=7", [1, 0]),
+        ("/-/cost=0/orders", [1, 0]),
         ("/cost=7", [7, 0]),
         ("/cost=0,tokens:3/orders?cost=9", [0, 3]),
-        ("/cost=0%2Ctokens%3A3/orders", [0, 3]),
+        ("/cost%3D0%2Ctokens%3A3/orders", [0, 3]),
         ("/cost=2;scope=workflows:read/orders", [2, 0]),
         ("/scope=workflows:read,transactions:read;cost=tokens:8/orders", [1, 8]),
         ("/scope=workflows:read;cost=2;cost=tokens:1/orders/scope=workflows:write", [2, 1]),
@@ -164,6 +164,34 @@ async fn an_invalid_cost_or_an_unknown_meter_denies_all_requests() {
     }
     let answer = call(&client, PATH).await;
     assert_eq!(answer.header("ratelimit").unwrap().split(',').next(), Some("\"key-requests-total\";r=999"));
+}
+
+#[tokio::test]
+async fn at_most_8_costs_are_allowed_and_messages_say_what_is_wrong() {
+    let server = start_server().await;
+    let meters: Vec<_> = (1..=8).map(|index| format!("m{index}")).collect();
+    let all: Vec<_> = ["requests".to_owned()].into_iter().chain(meters.clone()).collect();
+    expect_ok(server.configure(json!({ "meters": all })).await, 200);
+    let client = key(&server, json!({})).await;
+    let costs: String = meters.iter().map(|meter| format!("&cost={meter}:1")).collect();
+    for (query, message) in [
+        (format!("?limit_status=429{costs}"), None),
+        (format!("?cost=1{costs}"), Some("At most 8 costs are allowed.")),
+        (format!("?limit_status=429{costs}&cost=1"), Some("At most 8 costs are allowed.")),
+        ("?cost=m1:1&cost=m1:2".to_owned(), Some("A meter can have only one cost.")),
+        ("?cost=1000000001".to_owned(), Some("The maximum is 1,000,000,000.")),
+        ("?cost=99999999999999999999".to_owned(), Some("The maximum is 1,000,000,000.")),
+        ("?cost=m1".to_owned(), Some("A cost must be a number, or meter:number.")),
+    ] {
+        let answer = call(&client, &format!("{PATH}{query}")).await;
+        match message {
+            None => assert_eq!(answer.status, 200, "{query}: {answer:?}"),
+            Some(message) => {
+                expect_denied(&answer, 403, "INSUFFICIENT_SCOPE");
+                assert!(answer.text.contains(message), "{query}: {}", answer.text);
+            }
+        }
+    }
 }
 
 #[tokio::test]

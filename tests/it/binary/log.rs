@@ -197,7 +197,7 @@ async fn i6_no_secret_is_in_the_log() {
             assert_eq!(raw.answer().await.unwrap().status, 404);
             raw.send(&head("GET /admin/v1/whoami", &[header])).await;
             assert_eq!(raw.answer().await.unwrap().status, 200);
-            raw.send(&head(&format!("GET /v1/forward-auth/{secret}?scope={secret}"), &[header])).await;
+            raw.send(&head(&format!("GET /v1/forward-auth/-/{secret}?scope={secret}"), &[header])).await;
             raw.answer().await.unwrap();
             raw.send(format!("{secret}\r\n\r\n").as_bytes()).await;
             raw.answers().await;
