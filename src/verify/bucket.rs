@@ -36,6 +36,11 @@ impl BucketLimit {
         u128::from(self.tokens) * self.units_per_token()
     }
 
+    /// The highest debt, in units: what is refilled in a day.
+    fn max_debt_units(self) -> u128 {
+        u128::from(self.tokens) * MAX_WINDOW.as_nanos()
+    }
+
     /// Time until this many units are refilled, rounded up. Zero for a limit of 0 tokens, which is never
     /// refilled.
     pub(super) fn refill_time(self, units: u128) -> Duration {
@@ -97,6 +102,7 @@ impl Bucket {
                 units.saturating_mul(limit.units_per_token()).div_ceil(self.limit.units_per_token())
             };
             let debt = convert(self.spent_units.saturating_sub(self.limit.capacity_units()));
+            let debt = debt.min(limit.max_debt_units());
             let spent = convert(self.spent_units + self.owed_units);
             self.limit = limit;
             self.spent_units = spent.min(limit.capacity_units() + debt);
@@ -149,8 +155,7 @@ impl Bucket {
 
     /// Takes `cost` tokens, which may exceed what the bucket has. The debt is at most what is refilled in a day.
     pub(super) fn charge(&mut self, cost: u32) {
-        let max_debt = u128::from(self.limit.tokens) * MAX_WINDOW.as_nanos();
-        let max_spent = self.limit.capacity_units() + max_debt;
+        let max_spent = self.limit.capacity_units() + self.limit.max_debt_units();
         let units = u128::from(cost) * self.limit.units_per_token();
         self.spent_units = (self.spent_units + units).min(max_spent.max(self.spent_units));
     }
@@ -281,6 +286,20 @@ mod tests {
                 assert!(bucket.full_after() > Duration::ZERO);
             }
         }
+    }
+
+    #[test]
+    fn a_debt_is_refilled_within_a_day_after_the_limit_was_lowered() {
+        let limit = |tokens| BucketLimit { tokens, window: Duration::from_secs(60) };
+        let mut bucket = Bucket::new_full(limit(100_000), Duration::ZERO);
+        bucket.charge(1_000_000_000);
+        assert!(bucket.time_until(0) > MAX_WINDOW / 3);
+        bucket.refill(limit(1_000), Duration::ZERO);
+        assert_eq!(bucket.time_until(0), MAX_WINDOW);
+        bucket.refill(limit(1_000), MAX_WINDOW - SECOND);
+        assert!(!bucket.admits(0));
+        bucket.refill(limit(1_000), MAX_WINDOW);
+        assert!(bucket.admits(0));
     }
 
     #[test]
