@@ -27,9 +27,9 @@ use crate::verify::settings::SettingsCache;
 use crate::verify::verifier::Verifier;
 use crate::verify::version_clock::VersionClock;
 
-/// Maximum number of keys and organizations whose limits and counts are held in memory. Those that aren't needed are
-/// dropped.
-const MAX_SUBJECT_STATES: usize = 2_000_000;
+/// The least maximum number of keys and organizations whose limits and counts are held in memory. Those that aren't
+/// needed are dropped.
+const MIN_SUBJECT_STATES: usize = 2_000_000;
 
 /// Opens the database and creates the caches. Fails when the database file isn't a Tollhouse database,
 /// has a newer schema than this program supports, or can't be opened.
@@ -61,7 +61,7 @@ async fn open_with(config: Config, clock: Clock, allow_read_only: bool) -> Resul
         keys.clone(),
         settings.clone(),
         clock.clone(),
-        MAX_SUBJECT_STATES,
+        max_subject_states(max_cache_bytes),
         leases,
         recorder,
         db.file().lost_flag(),
@@ -87,6 +87,13 @@ async fn open_with(config: Config, clock: Clock, allow_read_only: bool) -> Resul
         clock,
         db,
     }))
+}
+
+/// The maximum number of keys and organizations whose limits and counts are held in memory: enough for all keys in a
+/// cache of this size. Each of them needs its own state and that of its organization.
+fn max_subject_states(max_cache_bytes: u64) -> usize {
+    let max_states = usize::try_from(KeyCache::max_records(max_cache_bytes) * 2).unwrap_or(usize::MAX);
+    max_states.max(MIN_SUBJECT_STATES)
 }
 
 /// Opens the database. Each commit publishes to the version clock what it invalidates.

@@ -73,15 +73,16 @@ struct Inner {
 
 impl KeyCache {
     /// Creates a cache that takes at most `max_bytes` of memory and loads missing credentials with `load`.
-    /// Negative lookups take at most an eighth of it.
+    /// Negative lookups take at most an eighth of it, and the caches of the threads a sixteenth.
     pub fn new(
         max_bytes: u64,
         version_clock: Arc<VersionClock>,
         load: impl Fn(SecretHash) -> LoadFuture + Send + Sync + 'static,
     ) -> Self {
         let max_negative_lookups = MAX_NEGATIVE_LOOKUPS.min(max_bytes / 8 / ENTRY_BYTES as u64);
-        let worker_caches = WorkerCaches::new(max_bytes / 32);
-        let reserved = max_negative_lookups * ENTRY_BYTES as u64 + worker_caches.max_bytes();
+        let max_worker_bytes = max_bytes / 16;
+        let worker_caches = WorkerCaches::new(max_worker_bytes);
+        let reserved = max_negative_lookups * ENTRY_BYTES as u64 + max_worker_bytes;
         let records = Cache::builder()
             .max_capacity(max_bytes - reserved)
             .weigher(|_, record: &Arc<KeyRecord>| weight_bytes(&record.credential))
@@ -99,6 +100,11 @@ impl KeyCache {
             lookups,
             loader: Box::new(load),
         }))
+    }
+
+    /// An upper bound of the number of keys in a cache of this size.
+    pub(crate) fn max_records(max_bytes: u64) -> u64 {
+        max_bytes / (ENTRY_BYTES + STATE_BYTES) as u64
     }
 
     /// Returns the credential of a secret, including every change published before this call. A credential
@@ -145,7 +151,7 @@ impl KeyCache {
 
     /// Remembers the record of a key for [`get_recent`](Self::get_recent).
     pub(super) fn remember(&self, hash: &SecretHash, record: &Arc<KeyRecord>) {
-        self.0.worker_caches.insert(hash, record);
+        self.0.worker_caches.insert(hash, record, || weight_bytes(&record.credential));
     }
 
     /// True if none of the records that this one depends on has changed since it was loaded.

@@ -73,6 +73,38 @@ fn credential(kind: &str, number: u64) -> Credential {
     }
 }
 
+/// A thread that remembers records keeps them in memory after the shared cache has evicted them.
+#[tokio::test]
+async fn i10_records_that_threads_remember_stay_within_the_cache() {
+    let max_bytes = 8 << 20;
+    for (value_bytes, value_count, keys) in [(500, 50, 1_000), (500, 10, 3_000), (10, 1, 8_000)] {
+        let load = move |hash: SecretHash| -> LoadFuture {
+            let number = u64::from_ne_bytes(hash[..8].try_into().unwrap());
+            let mut credential = credential("small", number);
+            let pairs = (0..value_count).map(|index| (format!("m{index}"), "v".repeat(value_bytes)));
+            credential.key.metadata = pairs.collect();
+            Box::pin(async move { Ok(Some(credential)) })
+        };
+        let cache = KeyCache::new(max_bytes, Arc::default(), load);
+        let mut hashes = Vec::new();
+        for number in 0..keys {
+            let mut hash = hash(number);
+            hash[..8].copy_from_slice(&number.to_ne_bytes());
+            let record = cache.get_record(&hash).await.unwrap().unwrap();
+            cache.remember(&hash, &record);
+            hashes.push(hash);
+        }
+        let remembered = hashes.iter().filter_map(|hash| cache.get_recent(hash));
+        let weights: Vec<_> = remembered.map(|record| u64::from(weight_bytes(&record.credential))).collect();
+        assert!(weights.iter().sum::<u64>() <= max_bytes / 16, "{weights:?}");
+        match value_count {
+            1 => assert!(!weights.is_empty()),
+            50 => assert!(weights.is_empty(), "a long record was remembered"),
+            _ => {}
+        }
+    }
+}
+
 fn hash(number: u64) -> SecretHash {
     sha256(&number.to_ne_bytes())
 }
