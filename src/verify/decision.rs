@@ -34,6 +34,8 @@ impl LimitOwner {
 pub(super) struct OwnedLimits<'a> {
     pub(super) owner: LimitOwner,
     pub(super) limits: &'a [Limit],
+    /// The version of the list: of two lists of one owner, the later one has a higher version. 0 if it isn't known.
+    pub(super) version: u64,
     pub(super) state: &'a Arc<SubjectState>,
 }
 
@@ -85,7 +87,7 @@ impl LimitStatus {
     }
 }
 
-/// The limit that refused a request for the longest time.
+/// The refusing limit with the longest wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LimitedBy {
     /// Its index among the limits.
@@ -169,15 +171,20 @@ pub(super) async fn decide(
                     }
                 }
             };
-            match attempt? {
-                Attempt::Wait(job) => job,
-                Attempt::Decided(decision) => {
+            match attempt {
+                Ok(Attempt::Wait(job)) => Ok(job),
+                Ok(Attempt::Decided(decision)) => {
                     after(&mut key, &decision);
                     return Ok(decision);
                 }
+                Err(error) => Err(error),
             }
         };
-        match (job.await, mode) {
+        let result = match job {
+            Ok(job) => job.await,
+            Err(error) => Err(error),
+        };
+        match (result, mode) {
             // A request that is denied anyway doesn't fail because the state of a quota can't be read.
             (Err(_), Mode::Tell) => mode = Mode::TellKnown,
             (result, _) => result?,
@@ -208,7 +215,7 @@ fn attempt(
     let mut decision = LimitDecision::default();
     let mut unleased = None;
     for (index, LockedLimits { owned, inner }) in locked.iter_mut().enumerate() {
-        owned.state.update(inner, owned.limits, at);
+        owned.state.update(inner, owned.limits, owned.version, at);
         let check = inner.limits.check(owned.limits, costs, at);
         if let Some(id) = check.unread.filter(|_| mode != Mode::TellKnown) {
             return Ok(Attempt::Wait(leases.read(owned.state, inner, id)?));
@@ -238,7 +245,7 @@ fn attempt(
     Ok(Attempt::Decided(decision))
 }
 
-/// Finds the limit that refuses these costs for the longest time. Not called under the locks, because it divides.
+/// Finds the refusing limit with the longest wait. Not called under the locks, because it divides.
 pub(super) fn find_limited_by(limits: &[LimitStatus], costs: &[Cost], now: Timestamp) -> Option<LimitedBy> {
     let refusing = limits.iter().enumerate().filter_map(|(index, status)| {
         let retry_after = status.admits_after(units_of(costs, status.limit.meter)?, now);

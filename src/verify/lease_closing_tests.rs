@@ -24,6 +24,16 @@ async fn closing_waits_for_leases_under_way_and_refuses_more() {
     assert!(keys.ask(KEY, &[daily(1000)], 1, Mode::Ask, at_second(0)).await.is_err());
 }
 
+/// Its denial is the right answer, whether or not it can say what is left.
+#[tokio::test]
+async fn a_request_that_is_denied_anyway_is_denied_during_a_stop() {
+    let keys = Keys::new();
+    keys.leases.close().await.unwrap();
+    let limits = [daily(1000), window(7)];
+    let (_, remaining) = keys.ask(KEY, &limits, 1, Mode::Tell, at_second(0)).await.unwrap();
+    assert_eq!(remaining, [7], "the quota can't be read any more");
+}
+
 #[tokio::test]
 async fn closing_during_a_release_releases_the_units_once() {
     let keys = Keys::new();

@@ -22,7 +22,7 @@ impl Keys {
         let state = self.state(KEY);
         let costs: Vec<_> =
             costs.iter().map(|units| [Cost { meter: Meter::REQUESTS, units: *units }]).collect();
-        let key = OwnedLimits { owner: LimitOwner::Key, limits, state: &state };
+        let key = OwnedLimits { owner: LimitOwner::Key, limits, version: 1, state: &state };
         let reports: Vec<_> =
             costs.iter().map(|costs| ReportedCosts { key, organization: None, costs }).collect();
         charge(&self.leases, &reports, at, self.write_reports(counted)).await
@@ -91,7 +91,7 @@ async fn units_of_a_failed_report_are_returned() {
     keys.take(1000, 10).await;
     let state = keys.state(KEY);
     let limits = [daily(1000)];
-    let key = OwnedLimits { owner: LimitOwner::Key, limits: &limits, state: &state };
+    let key = OwnedLimits { owner: LimitOwner::Key, limits: &limits, version: 1, state: &state };
     let costs = [Cost { meter: Meter::REQUESTS, units: 500 }];
     let report = ReportedCosts { key, organization: None, costs: &costs };
     let store = keys.store.clone();
@@ -175,9 +175,14 @@ async fn i9_reports_and_verifications_of_a_quota_add_up() {
     for round in 0..100_u32 {
         let costs = [Cost { meter: Meter::REQUESTS, units: round % 4 }];
         let states = [0, 1, 2].map(|key| keys.state(key));
-        let owned = OwnedLimits { owner: LimitOwner::Organization, limits: &limits, state: &organization };
+        let owned = OwnedLimits {
+            owner: LimitOwner::Organization,
+            limits: &limits,
+            version: 1,
+            state: &organization,
+        };
         let reports = states.each_ref().map(|state| {
-            let key = OwnedLimits { owner: LimitOwner::Key, limits: &[], state };
+            let key = OwnedLimits { owner: LimitOwner::Key, limits: &[], version: 1, state };
             ReportedCosts { key, organization: Some(owned), costs: &costs }
         });
         let results =

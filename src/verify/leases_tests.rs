@@ -16,6 +16,8 @@ use crate::verify::decision::{LimitOwner, LimitRequest, Mode, OwnedLimits, decid
 
 #[path = "lease_closing_tests.rs"]
 mod closing;
+#[path = "limit_list_tests.rs"]
+mod lists;
 #[path = "lease_renewal_tests.rs"]
 mod renewals;
 #[path = "lease_report_tests.rs"]
@@ -136,7 +138,7 @@ impl Keys {
     ) -> Result<(ChargeResult, Vec<u64>)> {
         let state = self.state(key);
         let costs = [Cost { meter: Meter::REQUESTS, units: cost }];
-        let key = OwnedLimits { owner: LimitOwner::Key, limits, state: &state };
+        let key = OwnedLimits { owner: LimitOwner::Key, limits, version: 0, state: &state };
         let request = LimitRequest { key, organization: None, costs: &costs, mode, at };
         let decision = decide(&self.leases, &request, |_| Ok(()), |_, _| ()).await?;
         let taken = match (decision.quota_refuses, decision.window_refuses) {
@@ -374,7 +376,8 @@ async fn releases_and_aborted_callers_lose_no_units() {
                 for _ in 0..100 {
                     let state = keys.state(KEY);
                     let limits = [daily(3000)];
-                    let key = OwnedLimits { owner: LimitOwner::Key, limits: &limits, state: &state };
+                    let key =
+                        OwnedLimits { owner: LimitOwner::Key, limits: &limits, version: 0, state: &state };
                     let costs = [Cost { meter: Meter::REQUESTS, units: 1 }];
                     let mode = Mode::Charge;
                     let request =

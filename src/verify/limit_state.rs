@@ -70,6 +70,11 @@ impl QuotaSlot {
         }
     }
 
+    /// True if nothing is known of the quota, so that a new one would behave the same.
+    fn is_unread(&self) -> bool {
+        self.count.is_none() && self.job.is_none()
+    }
+
     /// True if the quota was not used for `idle`, or its period isn't the current one.
     pub(super) fn is_idle(&self, idle: Duration, at: DecisionTime) -> bool {
         let is_past = self.count.as_ref().is_some_and(|count| !count.is_current(at.now));
@@ -82,6 +87,8 @@ impl QuotaSlot {
 pub(super) struct LimitState {
     windows: Vec<Window>,
     quotas: Vec<QuotaSlot>,
+    /// The highest version of the lists of limits so far.
+    version: u64,
 }
 
 /// What the limits of one key or organization say to a cost.
@@ -106,8 +113,11 @@ pub(super) enum Level {
 
 impl LimitState {
     /// Brings the state to this time and these limits: refills buckets, creates what is missing, and forgets the
-    /// buckets of removed limits.
-    pub(super) fn update(&mut self, subject: Subject, limits: &[Limit], at: DecisionTime) {
+    /// buckets of removed limits. A list with a lower version than an earlier one forgets none: it is from a decision
+    /// that waited, and lacks limits that were added since.
+    pub(super) fn update(&mut self, subject: Subject, limits: &[Limit], version: u64, at: DecisionTime) {
+        let is_outdated = version < self.version;
+        self.version = self.version.max(version);
         let mut windows = 0;
         for limit in limits {
             match limit.span {
@@ -118,7 +128,7 @@ impl LimitState {
                 LimitSpan::Period(period) => self.touch_quota(subject, limit.meter, period, at),
             }
         }
-        if self.windows.len() > windows {
+        if self.windows.len() > windows && !is_outdated {
             let is_limited = |window: &Window| {
                 let span = LimitSpan::Window(window.seconds);
                 limits.iter().any(|limit| limit.meter == window.meter && limit.span == span)
@@ -151,6 +161,9 @@ impl LimitState {
         match self.quota(meter, period, at.now) {
             Some(slot) => slot.used_at = at.monotonic,
             None => {
+                // Those of earlier periods that were never read: no release removes them.
+                self.quotas
+                    .retain(|slot| !slot.is_unread() || (slot.id.meter, slot.id.period) != (meter, period));
                 let (start, _) = period.bounds_at(at.now);
                 let id = QuotaId { subject, meter, period, start };
                 let used_at = at.monotonic;
@@ -307,7 +320,8 @@ impl LimitState {
 
     /// True if a new state would behave the same.
     pub(super) fn is_initial(&self, monotonic: Duration) -> bool {
-        self.quotas.is_empty() && self.windows.iter().all(|window| window.bucket.is_full(monotonic))
+        self.quotas.iter().all(QuotaSlot::is_unread)
+            && self.windows.iter().all(|window| window.bucket.is_full(monotonic))
     }
 }
 

@@ -8,6 +8,7 @@ pub mod cache;
 pub(crate) mod call_buckets;
 pub mod decision;
 pub(crate) mod denials;
+mod effective_limits;
 pub mod key_record;
 pub mod leases;
 pub(crate) mod limit_state;

@@ -10,12 +10,12 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
+use super::effective_limits::owned_limits;
 use super::key_record::{KeyRecord, RecordStates};
 use super::leases::Leases;
 use super::limit_state::DecisionTime;
 use super::report::{ReportCharges, ReportedCosts, ReportsFuture, charge};
 use super::settings::SettingsCache;
-use super::verifier::owned_limits;
 use crate::clock::Clock;
 use crate::domain::meter::{Cost, Meter};
 use crate::domain::time::Timestamp;
@@ -224,7 +224,7 @@ impl Queue {
         states: &[RecordStates],
     ) -> Result<Vec<Result<bool>>> {
         // Read now, so that the limits are charged as they stand.
-        let settings = self.settings.get().await?.to_arc();
+        let settings = self.settings.get().await?;
         let at = DecisionTime { now: self.clock.expiry_time(), monotonic: self.clock.monotonic() };
         let settled_time = self.clock.settled_time();
         let mut costs = Vec::with_capacity(reports.len());

@@ -42,6 +42,11 @@ impl Deref for SettingsGuard {
 }
 
 impl SettingsGuard {
+    /// The version at which the load of the settings began.
+    pub(super) fn loaded_at(&self) -> u64 {
+        self.0.loaded_at
+    }
+
     /// The settings as an `Arc` that can outlive the guard.
     pub(crate) fn to_arc(&self) -> Arc<StoredSettings> {
         self.0.current.clone()

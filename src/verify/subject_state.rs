@@ -52,8 +52,8 @@ impl SubjectState {
     }
 
     /// Brings the limits to this time and this list, see [`LimitState::update`].
-    pub(super) fn update(&self, inner: &mut Inner, limits: &[Limit], at: DecisionTime) {
-        inner.limits.update(self.subject, limits, at);
+    pub(super) fn update(&self, inner: &mut Inner, limits: &[Limit], version: u64, at: DecisionTime) {
+        inner.limits.update(self.subject, limits, version, at);
         self.update_has_windows(inner);
     }
 

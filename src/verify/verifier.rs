@@ -9,21 +9,18 @@ use std::time::Duration;
 use strum::VariantArray;
 
 use super::cache::KeyCache;
-use super::decision::{
-    self, LimitDecision, LimitOwner, LimitRequest, LimitStatus, LimitedBy, Mode, OwnedLimits,
-};
+use super::decision::{self, LimitDecision, LimitRequest, LimitStatus, LimitedBy, Mode, OwnedLimits};
+use super::effective_limits::owned_limits;
 use super::key_record::{KeyRecord, RecordStates};
 use super::leases::Leases;
 use super::limit_state::DecisionTime;
 use super::recorder::Recorder;
 use super::secret::{self, MAX_SECRET_BYTES};
-use super::settings::SettingsCache;
+use super::settings::{SettingsCache, SettingsGuard};
 use super::subject_state::{Inner, SubjectStates};
 use crate::clock::Clock;
 use crate::domain::api_key::{Credential, SecretHash};
-use crate::domain::limits::Limit;
 use crate::domain::meter::Cost;
-use crate::domain::settings::StoredSettings;
 use crate::domain::time::Timestamp;
 use crate::domain::verification::{Outcome, check_before_limits};
 use crate::error::{Error, Result};
@@ -162,8 +159,24 @@ impl Verifier {
         now: Timestamp,
         monotonic: Duration,
     ) -> Result<Verdict> {
+        self.verify_with_room(request, now, monotonic, |_, _| Ok(())).await
+    }
+
+    /// Like [`verify`](Self::verify). `ensure_room` reserves the memory of the response: it is called with the key, if it
+    /// is known, and the number of its limits before anything is charged or counted.
+    ///
+    /// # Errors
+    /// Those of [`verify`](Self::verify) and of `ensure_room`.
+    pub(crate) async fn verify_with_room<S: AsRef<str>>(
+        &self,
+        request: &VerifyRequest<'_, S>,
+        now: Timestamp,
+        monotonic: Duration,
+        ensure_room: impl FnOnce(&Credential, usize) -> Result<()>,
+    ) -> Result<Verdict> {
         self.ensure_files_in_place()?;
-        let verdict = self.decide(request, self.clock.expiry_time_at(now, monotonic), monotonic).await;
+        let now = self.clock.expiry_time_at(now, monotonic);
+        let verdict = self.decide(request, DecisionTime { now, monotonic }, ensure_room).await;
         let verdict = verdict.inspect_err(|error| self.observe_failure(request.key, error))?;
         self.outcome_counts.add(verdict.outcome as usize);
         Ok(verdict)
@@ -180,11 +193,12 @@ impl Verifier {
     async fn decide<S: AsRef<str>>(
         &self,
         request: &VerifyRequest<'_, S>,
-        now: Timestamp,
-        monotonic: Duration,
+        at: DecisionTime,
+        ensure_room: impl FnOnce(&Credential, usize) -> Result<()>,
     ) -> Result<Verdict> {
-        let settings = self.settings.get().await?;
-        let found = self.find_key(&settings, request.key, request.caller_organization_id).await?;
+        let now = at.now;
+        let (found, settings) =
+            self.find_key_and_settings(request.key, request.caller_organization_id).await?;
         let record = match found {
             Ok(record) => record,
             Err(outcome) => {
@@ -200,8 +214,11 @@ impl Verifier {
             }
         };
         let before_limits = check_before_limits(&record.credential, now, request.ip, request.scopes);
-        let at = DecisionTime { now, monotonic };
-        let (outcome, decision) = self.decide_limits(&settings, &record, request, before_limits, at).await?;
+        let states = record.states(&self.states, at.monotonic)?;
+        let limits = owned_limits(&settings, &record, states);
+        let limit_count = limits.0.limits.len() + limits.1.map_or(0, |owned| owned.limits.len());
+        ensure_room(&record.credential, limit_count)?;
+        let (outcome, decision) = self.decide_limits(limits, request, before_limits, at).await?;
         if !outcome.is_valid() && !request.dry_run {
             self.recorder.count_denial(&record.credential, outcome, request.ip, now);
         }
@@ -218,8 +235,7 @@ impl Verifier {
     /// request. Counts the verification under the same lock.
     async fn decide_limits<S>(
         &self,
-        settings: &StoredSettings,
-        record: &KeyRecord,
+        (key, organization): (OwnedLimits<'_>, Option<OwnedLimits<'_>>),
         request: &VerifyRequest<'_, S>,
         before_limits: Outcome,
         at: DecisionTime,
@@ -230,8 +246,6 @@ impl Verifier {
             true if request.dry_run => Mode::Ask,
             true => Mode::Charge,
         };
-        let states = record.states(&self.states, at.monotonic)?;
-        let (key, organization) = owned_limits(settings, record, states);
         let limit_request = LimitRequest { key, organization, costs: request.costs, mode, at };
         let ensure_room = |inner: &Inner| match mode {
             Mode::Charge => self.recorder.ensure_room_for(inner, at.now),
@@ -241,7 +255,7 @@ impl Verifier {
             let outcome = outcome_of(before_limits, decision);
             if !request.dry_run {
                 let costs = if outcome.is_valid() { request.costs } else { &[] };
-                self.recorder.count(&states.key, inner, outcome, costs, at.now);
+                self.recorder.count(key.state, inner, outcome, costs, at.now);
             }
         };
         let decision = decision::decide(&self.leases, &limit_request, ensure_room, count).await?;
@@ -309,9 +323,8 @@ impl Verifier {
     ) -> Result<Option<Arc<Credential>>> {
         self.ensure_files_in_place()?;
         let now = self.clock.expiry_time_at(now, self.clock.monotonic());
-        let settings = self.settings.get().await?;
         let key = KeyToVerify::Secret(secret);
-        let record = match self.find_key(&settings, key, caller_organization_id).await? {
+        let record = match self.find_key(key, caller_organization_id).await? {
             Ok(record) => record,
             Err(outcome) => {
                 self.recorder.count_unknown_key_denial(outcome, caller_organization_id, None, now);
@@ -349,9 +362,25 @@ impl Verifier {
         Ok(())
     }
 
+    /// Finds a key, and the settings while the key is unchanged. Otherwise the organization could be on a plan that these
+    /// settings don't have yet, or no more.
+    async fn find_key_and_settings(
+        &self,
+        key: KeyToVerify<'_>,
+        caller_organization_id: Option<&str>,
+    ) -> Result<(Result<FoundRecord, Outcome>, SettingsGuard)> {
+        loop {
+            let found = self.find_key(key, caller_organization_id).await?;
+            let settings = self.settings.get().await?;
+            let is_outdated = |record: &FoundRecord| !self.keys.is_fresh(record);
+            if matches!(key, KeyToVerify::Loaded(_)) || !found.as_ref().is_ok_and(is_outdated) {
+                return Ok((found, settings));
+            }
+        }
+    }
+
     async fn find_key(
         &self,
-        settings: &StoredSettings,
         key: KeyToVerify<'_>,
         caller_organization_id: Option<&str>,
     ) -> Result<Result<FoundRecord, Outcome>> {
@@ -364,12 +393,16 @@ impl Verifier {
                 let hash = secret::hash_secret(secret);
                 match self.keys.get_recent(&hash) {
                     Some(record) => Some(record),
-                    // A key in memory has a right checksum, so it is checked only here.
-                    None if secret::is_plausible(&settings.known_prefixes, secret) => {
+                    None => {
+                        // A key in memory has a right checksum, so it is checked only here.
+                        let settings = self.settings.get().await?;
+                        if !secret::is_plausible(&settings.known_prefixes, secret) {
+                            return Ok(Err(Outcome::Malformed));
+                        }
+                        drop(settings);
                         let record = self.keys.get_record(&hash).await?;
                         record.inspect(|record| self.keys.remember(&hash, record)).map(Arc::new)
                     }
-                    None => return Ok(Err(Outcome::Malformed)),
                 }
             }
         };
@@ -390,29 +423,6 @@ fn outcome_of(before_limits: Outcome, decision: &LimitDecision) -> Outcome {
     }
 }
 
-/// The limits that apply to a key, with their states.
-pub(super) fn owned_limits<'a>(
-    settings: &'a StoredSettings,
-    record: &'a KeyRecord,
-    states: &'a RecordStates,
-) -> (OwnedLimits<'a>, Option<OwnedLimits<'a>>) {
-    let (key_limits, organization_limits) = effective_limits(settings, &record.credential);
-    let key = OwnedLimits { owner: LimitOwner::Key, limits: key_limits, state: &states.key };
-    let state =
-        states.organization.as_ref().filter(|state| !organization_limits.is_empty() || state.has_windows());
-    let owner = LimitOwner::Organization;
-    (key, state.map(|state| OwnedLimits { owner, limits: organization_limits, state }))
-}
-
-/// The limits of a key and of its organization: their own, or else those of the organization's plan. A platform key
-/// has no plan.
-fn effective_limits<'a>(
-    settings: &'a StoredSettings,
-    credential: &'a Credential,
-) -> (&'a [Limit], &'a [Limit]) {
-    let plan = credential.organization.as_ref().and_then(|tenant| settings.settings.plan(&tenant.plan));
-    let key_limits = credential.key.limits.as_deref().or(plan.map(|plan| plan.key_limits.as_slice()));
-    let own = credential.organization.as_ref().and_then(|organization| organization.limits.as_deref());
-    let organization_limits = own.or(plan.map(|plan| plan.organization_limits.as_slice()));
-    (key_limits.unwrap_or_default(), organization_limits.unwrap_or_default())
-}
+#[cfg(test)]
+#[path = "plan_change_tests.rs"]
+mod plan_change_tests;

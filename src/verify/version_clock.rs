@@ -26,12 +26,12 @@ pub(crate) type ShardIndex = usize;
 
 impl Default for VersionClock {
     fn default() -> Self {
-        // The clock begins at 1 and the versions of the shards at 0, so that an entry loaded before any
-        // change is fresh.
+        // The clock and the version of all records begin at 1, so that an entry loaded before any change is fresh, and
+        // an entry with the version 0 never is.
         Self {
             current: AtomicU64::new(1),
             published: CachePadded(AtomicU64::new(0)),
-            all_version: AtomicU64::new(0),
+            all_version: AtomicU64::new(1),
             shard_versions: (0..VERSION_SHARDS).map(|_| AtomicU64::new(0)).collect(),
         }
     }
@@ -93,9 +93,14 @@ impl Freshness {
         Self { loaded_at, shards, found_fresh_at: AtomicU64::new(u64::MAX) }
     }
 
-    /// That of a record that is never fresh.
+    /// That of a record that is never fresh. Its version is 0.
     pub(super) fn never() -> Self {
         Self::new(0, [0; 3])
+    }
+
+    /// The version at which the load began; 0 for a record that is never fresh.
+    pub(super) fn loaded_at(&self) -> u64 {
+        self.loaded_at
     }
 
     /// True if none of the records has changed since the load began.
@@ -110,5 +115,20 @@ impl Freshness {
             self.found_fresh_at.store(published, Ordering::Relaxed);
         }
         is_fresh
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_was_loaded_is_fresh() {
+        let clock = VersionClock::default();
+        assert!(!Freshness::never().is_fresh(&clock));
+        let loaded = Freshness::new(clock.now(), [shard("org_1"); 3]);
+        assert!(loaded.is_fresh(&clock));
+        clock.publish(&[Invalidation::Id("org_1".to_owned())]);
+        assert!(!loaded.is_fresh(&clock));
     }
 }

@@ -1,0 +1,37 @@
+//! The limits that apply to a key.
+
+use super::decision::{LimitOwner, OwnedLimits};
+use super::key_record::{KeyRecord, RecordStates};
+use super::settings::SettingsGuard;
+use crate::domain::api_key::Credential;
+use crate::domain::limits::Limit;
+use crate::domain::settings::Settings;
+
+/// The limits that apply to a key, with their states.
+pub(super) fn owned_limits<'a>(
+    settings: &'a SettingsGuard,
+    record: &'a KeyRecord,
+    states: &'a RecordStates,
+) -> (OwnedLimits<'a>, Option<OwnedLimits<'a>>) {
+    let (key_limits, organization_limits) = effective_limits(&settings.settings, &record.credential);
+    let version = match record.freshness.loaded_at() {
+        // A record that isn't cached.
+        0 => 0,
+        loaded_at => loaded_at.max(settings.loaded_at()),
+    };
+    let key = OwnedLimits { owner: LimitOwner::Key, limits: key_limits, version, state: &states.key };
+    let state =
+        states.organization.as_ref().filter(|state| !organization_limits.is_empty() || state.has_windows());
+    let owner = LimitOwner::Organization;
+    (key, state.map(|state| OwnedLimits { owner, limits: organization_limits, version, state }))
+}
+
+/// The limits of a key and of its organization: their own, or else those of the organization's plan. A platform key
+/// has no plan.
+fn effective_limits<'a>(settings: &'a Settings, credential: &'a Credential) -> (&'a [Limit], &'a [Limit]) {
+    let plan = credential.organization.as_ref().and_then(|tenant| settings.plan(&tenant.plan));
+    let key_limits = credential.key.limits.as_deref().or(plan.map(|plan| plan.key_limits.as_slice()));
+    let own = credential.organization.as_ref().and_then(|organization| organization.limits.as_deref());
+    let organization_limits = own.or(plan.map(|plan| plan.organization_limits.as_slice()));
+    (key_limits.unwrap_or_default(), organization_limits.unwrap_or_default())
+}
