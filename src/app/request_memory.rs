@@ -97,15 +97,12 @@ impl MemoryReservation {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         Ok(())
     }
-}
 
-impl Drop for MemoryReservation {
-    fn drop(&mut self) {
-        let bytes = *self.bytes.get_mut();
-        if bytes == 0 {
-            return;
-        }
+    /// Releases what exceeds `max_bytes`.
+    pub(crate) fn shrink_to(&self, max_bytes: usize) {
         let mut reserved = self.memory.reserved.lock();
+        let bytes = self.bytes.load(Ordering::Relaxed).saturating_sub(max_bytes);
+        self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         reserved.total -= bytes;
         if let Some(id) = &self.organization_id
             && let Some(of_organization) = reserved.by_organization.get_mut(id)
@@ -114,6 +111,14 @@ impl Drop for MemoryReservation {
             if *of_organization == 0 {
                 reserved.by_organization.remove(id);
             }
+        }
+    }
+}
+
+impl Drop for MemoryReservation {
+    fn drop(&mut self) {
+        if *self.bytes.get_mut() > 0 {
+            self.shrink_to(0);
         }
     }
 }
@@ -141,6 +146,10 @@ mod tests {
 
         drop((second, platform));
         first.grow(40).unwrap();
+        first.shrink_to(30);
+        first.shrink_to(90);
+        assert_eq!(memory.reserved_bytes(), 230);
+        first.grow(70).unwrap();
         assert!(first.grow(1).is_err());
         drop((first, others));
         assert_eq!(memory.reserved_bytes(), 0);

@@ -262,6 +262,15 @@ pub(crate) fn json_response(status: StatusCode, body: impl Into<Bytes>) -> WarpR
     as_json(status, response_from_bytes(body.into()))
 }
 
+/// Like [`json_response`]. A long body keeps `memory` reserved until it is sent.
+pub(crate) fn json_response_in(
+    memory: Arc<MemoryReservation>,
+    status: StatusCode,
+    body: impl Into<Bytes>,
+) -> WarpResponse {
+    as_json(status, chunked_response(body.into(), Some(memory)))
+}
+
 fn as_json(status: StatusCode, mut response: WarpResponse) -> WarpResponse {
     *response.status_mut() = status;
     let headers = response.headers_mut();

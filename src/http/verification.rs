@@ -56,7 +56,7 @@ pub(crate) struct Verification<'a> {
     metadata: &'a Metadata,
     /// How the limits of the key and of its organization stand after this verification.
     limits: Vec<LimitState>,
-    /// The limit that refused the request; of several, the one that takes longest. `null` if none refused it.
+    /// The limit that refused the request; of several, the one with the longest wait. `null` if none refused it.
     #[schema(required)]
     limited_by: Option<LimitState>,
     /// Seconds after which that limit admits the costs, for `Retry-After`. `null` if no limit refused the request, or if
@@ -126,7 +126,7 @@ struct KeyFields<'a> {
     metadata: &'a Metadata,
 }
 
-/// The same fields for a key of which nothing is told.
+/// The same fields for a key that is malformed or doesn't exist.
 const UNKNOWN_KEY_FIELDS: &str = r#""key_id":null,"organization_id":null,"user_id":null,"user_external_id":null,"name":null,"plan":null,"scopes":[],"expires_at":null,"metadata":{}"#;
 
 /// The JSON of [`KeyFields`] without braces, serialized once per loaded key.
@@ -211,6 +211,18 @@ pub(super) fn push_limits(json: &mut String, limits: &[LimitStatus], now: Timest
         push_limit(json, status, now);
     }
     json.push(']');
+}
+
+/// The maximum length of the verification of a key that isn't known, and of what surrounds the fields and the limits of
+/// a known one.
+pub(super) const MAX_FIXED_BYTES: usize = 512;
+
+/// The maximum length of a [`LimitState`].
+const MAX_LIMIT_BYTES: usize = 192;
+
+/// The maximum number of bytes by which the verification of a key is longer than [`MAX_FIXED_BYTES`].
+pub(super) fn max_key_bytes(credential: &Credential, limit_count: usize) -> usize {
+    key_fields_json(credential).len() + (limit_count + 1) * MAX_LIMIT_BYTES
 }
 
 /// Appends the [`LimitState`] of a limit.

@@ -51,7 +51,7 @@ pub(crate) async fn answer(request: &DataPlaneRequest<'_>, body: RequestBody) ->
         .map_or_else(|| VerifyParams::parse_reporting_faults(&bytes, &known), Ok)?;
     drop((catalogue, settings));
     ensure_may_name_keys(&caller, std::slice::from_ref(&params))?;
-    let verdict = verify(request, &caller, &params, at).await?;
+    let verdict = verify(request, &caller, &params, at, |_, _| Ok(())).await?;
     Ok(reply::json_response(StatusCode::OK, verification::write(&verdict, at.wall, &request.request_id)))
 }
 
@@ -64,14 +64,17 @@ pub(super) fn ensure_may_name_keys(caller: &Credential, list: &[VerifyParams<'_>
 }
 
 /// Verifies a key for this caller, at this time. A key that is named by its id is only checked, never charged.
+/// `ensure_room` reserves the memory of the response, see
+/// [`Verifier::verify_with_room`](crate::verify::verifier::Verifier::verify_with_room).
 ///
 /// # Errors
-/// Those of the verifier.
+/// Those of the verifier and of `ensure_room`.
 pub(super) async fn verify(
     request: &DataPlaneRequest<'_>,
     caller: &Credential,
     params: &VerifyParams<'_>,
     at: Reading,
+    ensure_room: impl FnOnce(&Credential, usize) -> Result<()>,
 ) -> Result<Verdict> {
     let app = request.app;
     let loaded;
@@ -90,7 +93,7 @@ pub(super) async fn verify(
         dry_run: params.dry_run || is_by_id,
         caller_organization_id: caller.key.organization_id.as_deref(),
     };
-    let verdict = app.verifier.verify(&verification, at.wall, at.monotonic).await?;
+    let verdict = app.verifier.verify_with_room(&verification, at.wall, at.monotonic, ensure_room).await?;
     request.trace_verdict(&verdict);
     Ok(verdict)
 }

@@ -39,6 +39,7 @@ mod tampering;
 mod tenancy;
 mod unused_headers;
 mod usage_reports;
+mod verify_batches;
 pub(crate) mod wrong_clock;
 
 use std::net::IpAddr;
