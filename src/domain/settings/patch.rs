@@ -11,7 +11,7 @@ use super::rules::{METERS, PLANS, Rule, SECTIONS, Section};
 use super::{KeySettings, MAX_PLANS, Settings, is_plan_name, plan_map_schema};
 use crate::domain::fields::{Faults, Fields, Json};
 use crate::domain::limits;
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// A JSON merge patch of the settings, in which every value is valid by itself.
 #[derive(Clone, Debug)]
@@ -36,7 +36,9 @@ impl SettingsPatch {
     /// Returns the settings after the patch.
     ///
     /// # Errors
-    /// `INVALID_REQUEST` with all faults if the settings are inconsistent or a new plan is incomplete.
+    /// `INVALID_REQUEST` with all faults if the settings are inconsistent or a new plan is incomplete, `UNKNOWN_METER`
+    /// if a limit in the patch is on a meter that the settings don't have then, and `CONFLICT` if the limit of a plan
+    /// that isn't in the patch is.
     pub(crate) fn apply(&self, before: &Settings) -> Result<Settings> {
         let mut after = serde_json::to_value(before).map_err(Error::internal)?;
         for (section, values) in &self.0 {
@@ -53,8 +55,37 @@ impl SettingsPatch {
         }
         faults.finish(())?;
         let after: Settings = serde_json::from_value(after).map_err(Error::internal)?;
-        check_meters(&after)?;
+        self.check_meters(&after)?;
         Ok(after)
+    }
+
+    /// Checks that the limits of plans are on meters of the settings.
+    fn check_meters(&self, after: &Settings) -> Result<()> {
+        let mut faults = Faults::default();
+        let mut conflict = None;
+        for (name, plan) in &after.plans {
+            let lists =
+                [("key_limits", &plan.key_limits), ("organization_limits", &plan.organization_limits)];
+            for (list, limits) in lists {
+                if self.0.get(PLANS).and_then(|plans| plans.get(name)?.get(list)).is_some() {
+                    let fault = |faults: &mut Faults| limits::check_meters(limits, &after.meters, faults);
+                    let at_list = |faults: &mut Faults| faults.at_child(list, fault);
+                    faults.at_child(PLANS, |faults| faults.at_child(name, at_list));
+                } else if let Some(limit) = limits.iter().find(|limit| !after.meters.contains(&limit.meter)) {
+                    conflict = conflict.or(Some((name, limit.meter)));
+                }
+            }
+        }
+        faults.finish(()).map_err(Error::with_code_of_details)?;
+        match conflict {
+            None => Ok(()),
+            Some((name, meter)) => {
+                let message = format!(
+                    "The plan {name} has a limit on the meter {meter}. Remove it from all limits first."
+                );
+                Err(Error::new(Code::Conflict, message))
+            }
+        }
     }
 }
 
@@ -114,20 +145,6 @@ fn check_plans(given: &Value, plans: &Map<String, Value>, faults: &mut Faults) {
         let message = format!("At most {MAX_PLANS} plans are allowed; this would be {}.", plans.len());
         faults.add("TOO_MANY", message);
     }
-}
-
-/// Checks that the limits of plans are on meters of the settings.
-fn check_meters(settings: &Settings) -> Result<()> {
-    let mut faults = Faults::default();
-    for (name, plan) in &settings.plans {
-        let lists = [("key_limits", &plan.key_limits), ("organization_limits", &plan.organization_limits)];
-        for (list, limits) in lists {
-            let fault = |faults: &mut Faults| limits::check_meters(limits, &settings.meters, faults);
-            let at_list = |faults: &mut Faults| faults.at_child(list, fault);
-            faults.at_child(PLANS, |faults| faults.at_child(name, at_list));
-        }
-    }
-    faults.finish(()).map_err(Error::with_code_of_details)
 }
 
 impl KeySettings {

@@ -84,7 +84,9 @@ async fn a_plans_limits_are_on_declared_meters() {
     with_meters["meters"] = json!(["requests", "tokens", "bytes"]);
     expect_ok(server.configure(with_meters).await, 200);
     // A meter of a plan's limit can't be removed, except with the limit.
-    refuse(&set_meters(&server, json!(["requests", "tokens"])).await, &pointers[1..2]);
+    let answer = set_meters(&server, json!(["requests", "tokens"])).await;
+    expect_error(&answer, 409, "CONFLICT");
+    assert!(answer.text.contains("The plan gold has a limit on the meter bytes."), "{}", answer.text);
     let without_bytes =
         json!({"meters": ["requests", "tokens"], "plans": {"gold": {"organization_limits": []}}});
     expect_ok(server.configure(without_bytes).await, 200);
