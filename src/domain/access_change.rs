@@ -9,7 +9,7 @@ use super::api_key::{ApiKey, Credential, SettableStatus, Status};
 use super::cidr;
 use super::fields::Faults;
 use super::json::Json;
-use super::restore::reapply_key_revocations;
+use super::restore::{LimitContext, reapply_key_revocations};
 use super::time::Timestamp;
 use super::{organization, user};
 
@@ -204,7 +204,7 @@ impl KeyAccessUpdate {
             self_rotation: self.self_rotation.unwrap_or(key.self_rotation),
             ..key.clone()
         };
-        reapply_key_revocations(key, &updated, &[])
+        reapply_key_revocations(key, &updated, LimitContext::default())
     }
 
     /// True if this update sets all fields that the earlier one set.

@@ -6,7 +6,7 @@
 //! withdrawn in between. The result never grants more than the backup did, except where an allowlist or a
 //! role was replaced.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 use serde::Serialize;
@@ -14,8 +14,10 @@ use serde::Serialize;
 use super::api_key::{ApiKey, Status};
 use super::limits::{Limit, MAX_LIMITS};
 use super::membership::Role;
+use super::meter::Meter;
 use super::organization;
 use super::scope;
+use super::settings::Plan;
 
 /// The number of resources whose revocations were reapplied after a restore.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -34,8 +36,12 @@ pub(crate) struct ReappliedRevocations {
 }
 
 /// Returns the restored key without the rights that the key lost since the backup. The fields about its
-/// secret are those of the replaced database. `plan_limits` are those of its organization's plan for keys.
-pub(crate) fn reapply_key_revocations(restored: &ApiKey, replaced: &ApiKey, plan_limits: &[Limit]) -> ApiKey {
+/// secret are those of the replaced database. `context` has the limits of its organization's plan for keys.
+pub(crate) fn reapply_key_revocations(
+    restored: &ApiKey,
+    replaced: &ApiKey,
+    context: LimitContext<'_>,
+) -> ApiKey {
     let mut key = ApiKey {
         start: replaced.start.clone(),
         rotated_at: replaced.rotated_at,
@@ -62,7 +68,7 @@ pub(crate) fn reapply_key_revocations(restored: &ApiKey, replaced: &ApiKey, plan
         key.allowed_ips = Some(cidrs.clone());
     }
     key.self_rotation = restored.self_rotation && replaced.self_rotation;
-    key.limits = reapply_limits(restored.limits.as_deref(), replaced.limits.as_deref(), plan_limits);
+    key.limits = reapply_limits(restored.limits.as_deref(), replaced.limits.as_deref(), context);
     key
 }
 
@@ -78,27 +84,72 @@ fn is_covered_by(cidrs: &[IpNet], allowed: &[IpNet]) -> bool {
     cidrs.iter().all(|cidr| allowed.iter().any(|wider| wider.contains(cidr)))
 }
 
+/// What the limits of a restored key or organization depend on in the restored settings.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct LimitContext<'a> {
+    /// The limits of the plan, for which `None` stands.
+    pub(crate) plan_limits: &'a [Limit],
+    /// The meters that exist. Limits on others can't be reapplied: no request can name these meters either.
+    pub(crate) meters: &'a [Meter],
+}
+
 /// Returns the limits of a restored key or organization: those that it has and those that it had in the replaced
-/// database; the stricter one where both have a limit on a meter for the same time. `None` stands for the limits of the
-/// plan, which are `plan_limits`.
+/// database; the stricter one where both have a limit on a meter for the same time. If these are more than
+/// [`MAX_LIMITS`], those are left out that it didn't have in the replaced database.
 pub(crate) fn reapply_limits(
     restored: Option<&[Limit]>,
     replaced: Option<&[Limit]>,
-    plan_limits: &[Limit],
+    context: LimitContext<'_>,
 ) -> Option<Vec<Limit>> {
+    let LimitContext { plan_limits, meters } = context;
     let same = |limits: &[Limit], other: &Limit| {
         limits.iter().find(|limit| (limit.meter, limit.span) == (other.meter, other.span)).copied()
     };
     let effective = restored.unwrap_or(plan_limits);
     let withdrawn = replaced.unwrap_or(plan_limits);
-    let stricter = |limit: &Limit| {
-        let other = same(withdrawn, limit).map_or(limit.limit, |other| other.limit);
+    let stricter = |limit: &Limit, others: &[Limit]| {
+        let other = same(others, limit).map_or(limit.limit, |other| other.limit);
         Limit { limit: limit.limit.min(other), ..*limit }
     };
-    let mut limits: Vec<_> = effective.iter().map(stricter).collect();
-    let added = withdrawn.iter().filter(|limit| same(effective, limit).is_none());
-    limits.extend(added.take(MAX_LIMITS.saturating_sub(limits.len())));
+    let is_known = |limit: &&Limit| meters.contains(&limit.meter);
+    let mut limits: Vec<_> = effective.iter().map(|limit| stricter(limit, withdrawn)).collect();
+    limits.extend(withdrawn.iter().filter(|limit| same(effective, limit).is_none()).filter(is_known));
+    if limits.len() > MAX_LIMITS {
+        limits = withdrawn.iter().filter(is_known).map(|limit| stricter(limit, effective)).collect();
+    }
     if limits == effective { restored.map(<[Limit]>::to_vec) } else { Some(limits) }
+}
+
+/// Returns the plan of a restored organization: that in the replaced database if it grants no more, otherwise the
+/// restored one.
+pub(crate) fn reapply_plan<'a>(
+    restored: &'a str,
+    replaced: &'a str,
+    plans: &BTreeMap<String, Plan>,
+) -> &'a str {
+    match (plans.get(restored), plans.get(replaced)) {
+        (Some(restored_plan), Some(replaced_plan)) if grants_no_more(replaced_plan, restored_plan) => {
+            replaced
+        }
+        _ => restored,
+    }
+}
+
+fn grants_no_more(plan: &Plan, other: &Plan) -> bool {
+    let limits_no_less = |limits: &[Limit], others: &[Limit]| {
+        others.iter().all(|other| {
+            let is_as_strict = |limit: &Limit| {
+                (limit.meter, limit.span) == (other.meter, other.span) && limit.limit <= other.limit
+            };
+            limits.iter().any(is_as_strict)
+        })
+    };
+    // 0 means no limit.
+    let allows_no_more = |max: u32, other: u32| other == 0 || (1..=other).contains(&max);
+    limits_no_less(&plan.key_limits, &other.key_limits)
+        && limits_no_less(&plan.organization_limits, &other.organization_limits)
+        && allows_no_more(plan.max_keys, other.max_keys)
+        && allows_no_more(plan.max_members, other.max_members)
 }
 
 /// Returns the status of a restored organization or user: suspended if it was suspended in the replaced
@@ -172,9 +223,9 @@ mod tests {
         newer.name = "renamed".into();
         newer.allowed_ips = cidrs(&["0.0.0.0/0"]);
         newer.limits = Some(vec![limit(2, LimitSpan::Window(1)), limit(2, LimitSpan::Period(Period::Day))]);
-        assert_eq!(reapply_key_revocations(&older, &newer, &[]), older);
+        assert_eq!(reapply_key_revocations(&older, &newer, context(&[])), older);
         older.status = Status::Revoked;
-        assert_eq!(reapply_key_revocations(&older, &newer, &[]), older);
+        assert_eq!(reapply_key_revocations(&older, &newer, context(&[])), older);
     }
 
     #[test]
@@ -198,11 +249,11 @@ mod tests {
         for (index, (withdraw, is_withdrawn)) in cases.into_iter().enumerate() {
             let mut newer = key();
             withdraw(&mut newer);
-            assert!(is_withdrawn(&reapply_key_revocations(&older, &newer, &[])), "case {index}");
+            assert!(is_withdrawn(&reapply_key_revocations(&older, &newer, context(&[]))), "case {index}");
         }
         let mut newer = key();
         newer.scopes = vec!["*".into()];
-        assert_eq!(reapply_key_revocations(&older, &newer, &[]).scopes, older.scopes);
+        assert_eq!(reapply_key_revocations(&older, &newer, context(&[])).scopes, older.scopes);
     }
 
     #[test]
@@ -211,15 +262,19 @@ mod tests {
         let mut newer = key();
         older.allowed_ips = cidrs(&["10.0.0.0/8"]);
         newer.allowed_ips = cidrs(&["192.0.2.0/24"]);
-        assert_eq!(reapply_key_revocations(&older, &newer, &[]).allowed_ips, newer.allowed_ips);
+        assert_eq!(reapply_key_revocations(&older, &newer, context(&[])).allowed_ips, newer.allowed_ips);
         newer.allowed_ips = cidrs(&["10.0.0.0/8", "192.0.2.0/24"]);
-        assert_eq!(reapply_key_revocations(&older, &newer, &[]).allowed_ips, older.allowed_ips);
+        assert_eq!(reapply_key_revocations(&older, &newer, context(&[])).allowed_ips, older.allowed_ips);
     }
 
     #[test]
     fn limits_of_both_databases_apply() {
         let minute = |units| limit(units, LimitSpan::Window(60));
         let day = |units| limit(units, LimitSpan::Period(Period::Day));
+        let tokens = |units| Limit { meter: Meter::parse("tokens").unwrap(), ..day(units) };
+        let windows = |seconds: std::ops::Range<u32>, units| -> Vec<_> {
+            seconds.map(|seconds| limit(units, LimitSpan::Window(seconds))).collect()
+        };
         let plan = [minute(100)];
         for (restored, replaced, expected) in [
             (None, None, None),
@@ -234,12 +289,62 @@ mod tests {
             (Some(vec![minute(5)]), Some(vec![]), Some(vec![minute(5)])),
             (Some(vec![minute(5), day(9)]), Some(vec![minute(7)]), Some(vec![minute(5), day(9)])),
             (Some(vec![minute(5)]), Some(vec![day(9), minute(3)]), Some(vec![minute(3), day(9)])),
+            // The later list if both have more limits than one list can have.
+            (Some(windows(1..5, 7)), Some(windows(5..9, 7)), Some(windows(1..9, 7))),
+            (Some(windows(1..6, 7)), Some(windows(5..10, 9)), {
+                Some([windows(5..6, 7), windows(6..10, 9)].concat())
+            }),
+            (Some(windows(1..9, 7)), None, Some(vec![minute(100)])),
+            // No request can name a meter that the restored settings don't have.
+            (None, Some(vec![tokens(1)]), None),
+            (Some(windows(1..9, 7)), Some(vec![tokens(1), minute(5)]), Some(vec![minute(5)])),
         ] {
-            let reapplied = reapply_limits(restored.as_deref(), replaced.as_deref(), &plan);
+            let reapplied = reapply_limits(restored.as_deref(), replaced.as_deref(), context(&plan));
             assert_eq!(reapplied, expected, "{restored:?} after {replaced:?}");
+            let again = reapply_limits(reapplied.as_deref(), replaced.as_deref(), context(&plan));
+            assert_eq!(again, reapplied, "nothing is left to reapply");
         }
         assert_eq!(lower_role(Role::Owner, Role::Viewer), Role::Viewer);
         assert_eq!(lower_role(Role::Member, Role::Admin), Role::Member);
+    }
+
+    #[test]
+    fn a_change_to_a_plan_that_grants_no_more_is_reapplied() {
+        let minute = |units| vec![limit(units, LimitSpan::Window(60))];
+        let day = |units| vec![limit(units, LimitSpan::Period(Period::Day))];
+        let plan = |key_limits, organization_limits, max_keys| Plan {
+            key_limits,
+            organization_limits,
+            max_keys,
+            max_members: 0,
+        };
+        let plans = [
+            ("large", plan(minute(100), minute(1000), 0)),
+            ("small", plan(minute(10), minute(1000), 5)),
+            ("daily", plan([minute(100), day(1)].concat(), minute(1000), 0)),
+            ("other", plan(day(1), minute(1), 1)),
+            ("free", plan(Vec::new(), Vec::new(), 0)),
+        ]
+        .map(|(name, plan)| (name.to_owned(), plan));
+        let plans = BTreeMap::from(plans);
+        for (restored, replaced, expected) in [
+            ("large", "large", "large"),
+            ("large", "small", "small"),
+            ("large", "daily", "daily"),
+            ("free", "large", "large"),
+            ("small", "large", "small"),
+            ("small", "daily", "small"),
+            ("large", "other", "large"),
+            ("large", "free", "large"),
+            ("large", "unknown", "large"),
+            ("unknown", "large", "unknown"),
+        ] {
+            assert_eq!(reapply_plan(restored, replaced, &plans), expected, "{restored} after {replaced}");
+        }
+    }
+
+    fn context(plan_limits: &[Limit]) -> LimitContext<'_> {
+        LimitContext { plan_limits, meters: &[Meter::REQUESTS] }
     }
 
     fn limit(units: u64, span: LimitSpan) -> Limit {

@@ -13,7 +13,8 @@ use crate::domain::limits::Limit;
 use crate::domain::membership::Membership;
 use crate::domain::organization::Organization;
 use crate::domain::quota::{QuotaId, QuotaLease};
-use crate::domain::restore::{self, ReappliedRevocations};
+use crate::domain::restore::{self, LimitContext, ReappliedRevocations};
+use crate::domain::settings::Settings;
 use crate::domain::time::Timestamp;
 use crate::domain::user::User;
 use crate::error::Result;
@@ -116,11 +117,17 @@ async fn reapply_organizations(
         for (restored, replaced, deleted_at) in app.db.read(move |tx| compare(tx, page, find)).await? {
             let status = restore::reapply_suspension(restored.status, replaced.status);
             let is_same = restored.created_at == replaced.created_at;
-            let plan = current.settings.plan(&restored.plan);
-            let plan_limits = plan.map_or(&[][..], |plan| &plan.organization_limits);
+            let plan =
+                restore::reapply_plan(&restored.plan, &replaced.plan, &current.settings.plans).to_owned();
+            let plan_limits = current.settings.plan(&plan).map(|plan| &*plan.organization_limits);
+            let context = LimitContext {
+                plan_limits: plan_limits.unwrap_or_default(),
+                meters: &current.settings.meters,
+            };
             let limits =
-                restore::reapply_limits(restored.limits.as_deref(), replaced.limits.as_deref(), plan_limits);
-            let is_unchanged = status == restored.status && limits == restored.limits;
+                restore::reapply_limits(restored.limits.as_deref(), replaced.limits.as_deref(), context);
+            let is_unchanged =
+                status == restored.status && plan == restored.plan && limits == restored.limits;
             if !is_same || (deleted_at.is_none() && is_unchanged) {
                 continue;
             }
@@ -128,7 +135,8 @@ async fn reapply_organizations(
                 Ok(vec![match deleted_at {
                     Some(deleted_at) => with_deletion(organizations::end(tx, &restored, deleted_at)?),
                     None => {
-                        let after = Organization { status, limits: limits.clone(), ..restored.clone() };
+                        let (plan, limits) = (plan.clone(), limits.clone());
+                        let after = Organization { status, plan, limits, ..restored.clone() };
                         organizations::store_changes(tx, &restored, after, now)?.1
                     }
                 }])
@@ -221,12 +229,15 @@ async fn reapply_memberships(
 }
 
 async fn reapply_api_keys(app: &App, page: ExportPage<KeyWithSecrets>) -> Result<u64> {
+    let current = app.settings.get().await?.to_arc();
+    let settings = current.clone();
     let pairs = app.db.read(move |tx| {
         let pairs = page.into_iter().map(|(_, replaced)| {
             let Some(restored) = find_restored(tx, &replaced.0)? else { return Ok(None) };
             // The plan matters only if the limits differ.
             let is_same = restored.0.limits == replaced.0.limits;
-            let plan_limits = if is_same { Vec::new() } else { plan_limits_of_key(tx, &restored.0)? };
+            let plan_limits =
+                if is_same { Vec::new() } else { plan_limits_of_key(tx, &settings.settings, &restored.0)? };
             Ok(Some((restored, replaced, plan_limits)))
         });
         pairs.collect::<Result<Vec<_>>>()
@@ -235,7 +246,8 @@ async fn reapply_api_keys(app: &App, page: ExportPage<KeyWithSecrets>) -> Result
     for (restored, replaced, plan_limits) in pairs.await?.into_iter().flatten() {
         let (restored, restored_secrets) = restored;
         let (replaced, secrets) = replaced;
-        let after = restore::reapply_key_revocations(&restored, &replaced, &plan_limits);
+        let context = LimitContext { plan_limits: &plan_limits, meters: &current.settings.meters };
+        let after = restore::reapply_key_revocations(&restored, &replaced, context);
         let has_same_secrets = restored_secrets == secrets;
         if after == restored && has_same_secrets {
             continue;
@@ -255,11 +267,10 @@ async fn reapply_api_keys(app: &App, page: ExportPage<KeyWithSecrets>) -> Result
 }
 
 /// The limits of a key that has none of its own: those of the plan of its organization.
-fn plan_limits_of_key(tx: &Tx<'_>, key: &ApiKey) -> Result<Vec<Limit>> {
+fn plan_limits_of_key(tx: &Tx<'_>, settings: &Settings, key: &ApiKey) -> Result<Vec<Limit>> {
     let Some(id) = &key.organization_id else { return Ok(Vec::new()) };
     let Some(organization) = store::organizations::get(tx, id)? else { return Ok(Vec::new()) };
-    let current = store::settings::get(tx)?;
-    Ok(current.settings.plan(&organization.plan).map(|plan| plan.key_limits.clone()).unwrap_or_default())
+    Ok(settings.plan(&organization.plan).map(|plan| plan.key_limits.clone()).unwrap_or_default())
 }
 
 /// Finds the same API key in the restored database; `None` if the key was created after the backup.

@@ -34,8 +34,10 @@ async fn backup_fixture<F: Future<Output = ()>>(changes: impl FnOnce(Client) -> 
     let backup = temp.path().join("backup.db");
     let mut server = Binary::serve(&dir);
     let admin = server.admin();
-    for id in ["org_1", "org_suspended", "org_deleted"] {
-        data(admin.post("/organizations", json!({"id": id, "name": id, "email": "o@example.com"})).await);
+    for id in ["org_1", "org_suspended", "org_deleted", "org_large"] {
+        let plan = if id == "org_large" { "enterprise" } else { "standard" };
+        let body = json!({"id": id, "name": id, "email": "o@example.com", "plan": plan});
+        data(admin.post("/organizations", body).await);
     }
     for id in ["user_1", "user_suspended", "user_deleted", "user_removed", "user_lesser"] {
         let body = json!({"id": id, "name": id, "email": format!("{id}@example.com")});
@@ -217,10 +219,18 @@ async fn stricter_limits_after_the_backup_are_reapplied() {
         patch("/api-keys/key_unchanged", json!([minute(5)])).await;
         patch("/api-keys/key_limited", json!([month(9), minute(7)])).await;
         patch("/organizations/org_1", json!([minute(50), month(70)])).await;
+        let settings = admin.get("/config").await;
+        let meters = json!({"meters": ["requests", "tokens"]});
+        let request = admin.request(reqwest::Method::PATCH, "/config");
+        let request = request.header("if-match", settings.header("etag").unwrap()).json(&meters);
+        assert_success(admin.send(request).await);
+        let tokens = json!([{"meter": "tokens", "limit": 5, "period": "day"}]);
+        patch("/api-keys/key_narrowed", tokens).await;
+        assert_success(admin.patch("/organizations/org_large", json!({"plan": "standard"})).await);
     })
     .await;
     let report = fixture.restore(&["--force"]);
-    let reapplied = json!({"organizations": 1, "users": 0, "memberships": 0, "api_keys": 2, "quotas": 0});
+    let reapplied = json!({"organizations": 2, "users": 0, "memberships": 0, "api_keys": 2, "quotas": 0});
     assert_eq!(report["carried"], reapplied, "{report}");
     let server = Binary::serve_with(&fixture.dir, |_| ());
     let admin = server.admin();
@@ -228,8 +238,11 @@ async fn stricter_limits_after_the_backup_are_reapplied() {
     assert_eq!(limits("/api-keys/key_unchanged").await, json!([minute(5)]));
     assert_eq!(limits("/api-keys/key_limited").await, json!([month(3), minute(7)]));
     assert_eq!(limits("/api-keys/key_bound").await, Value::Null);
+    assert_eq!(limits("/api-keys/key_narrowed").await, Value::Null, "the backup doesn't have the meter");
     assert_eq!(limits("/organizations/org_1").await, json!([minute(50), month(70)]));
     assert_eq!(limits("/organizations/org_suspended").await, Value::Null);
+    let large = data(admin.get("/organizations/org_large").await);
+    assert_eq!((&large["plan"], &large["limits"]), (&json!("standard"), &Value::Null));
     // The limits are in force: the organization's is shared by its keys.
     let secret = |name: &str| &fixture.secrets.iter().find(|(id, _)| *id == name).unwrap().1;
     let verify = async |name: &str, cost: u64| {
