@@ -207,15 +207,15 @@ pub(crate) fn api_key(row: &Row, owner: &Owner, fallback: Option<&str>) -> Resul
     insert_non_null(&mut record, "hash_encoding", json!("base64url"));
     insert_non_null(&mut record, "scopes", json!(convert_permissions(row)?));
     let metadata = metadata_column(row);
-    let remaining = integer_column(row, "remaining");
     let limits: Vec<_> = convert_rate_limit(row).into_iter().chain(convert_remaining(row)).collect();
     // better-auth permanently refuses a key that has no remaining requests and no refill, so that key is
     // imported as disabled.
-    let used_up = remaining == Some(0) && integer_column(row, "refillAmount").is_none();
+    let is_nothing_left = integer_column(row, "remaining").is_some_and(|remaining| remaining <= 0);
+    let used_up = is_nothing_left && refill(row).is_none();
     let enabled = integer_column(row, "enabled").is_none_or(|enabled| enabled != 0) && !used_up;
     insert_non_null(&mut record, "status", json!(if enabled { "active" } else { "disabled" }));
     insert_non_null(&mut record, "metadata", json!(metadata));
-    // Without limits of its own, a key gets those of the plan, unless better-auth limited it explicitly not.
+    // A key without limits gets those of its plan, unless its rate limit is turned off in better-auth.
     if !limits.is_empty() || integer_column(row, "rateLimitEnabled") == Some(0) {
         insert_non_null(&mut record, "limits", json!(limits));
     }
@@ -282,12 +282,16 @@ fn convert_rate_limit(row: &Row) -> Option<Value> {
     Some(json!({"limit": limit.clamp(1, 1_000_000_000), "window_seconds": seconds}))
 }
 
+/// The amount and the interval at which the remaining requests of a key are refilled; `None` if they aren't.
+fn refill(row: &Row) -> Option<(i64, i64)> {
+    integer_column(row, "refillAmount").zip(integer_column(row, "refillInterval"))
+}
+
 /// Converts the remaining requests of a key into a quota. With a refill, the quota is that of its calendar period;
 /// a refill at another interval has no equivalent in Tollhouse and gets the next longer period. Without a refill, the
 /// remaining requests are all that is left.
 fn convert_remaining(row: &Row) -> Option<Value> {
-    let refill = integer_column(row, "refillAmount").zip(integer_column(row, "refillInterval"));
-    let Some((amount, interval)) = refill else {
+    let Some((amount, interval)) = refill(row) else {
         let remaining = integer_column(row, "remaining").filter(|remaining| *remaining > 0)?;
         return Some(json!({"limit": remaining, "period": "total"}));
     };
@@ -372,7 +376,15 @@ mod tests {
         }
         let prepaid = json!({"remaining": 5, "rateLimitMax": 3, "rateLimitTimeWindow": 60_000});
         assert_eq!(limits(prepaid).0, json!([rate, {"limit": 5, "period": "total"}]));
-        assert_eq!(limits(json!({"remaining": 0, "enabled": 1})), (json!(null), json!("disabled")));
+        for remaining in [0, -1] {
+            let used_up = json!({"remaining": remaining, "enabled": 1});
+            assert_eq!(limits(used_up), (json!(null), json!("disabled")));
+            // Without an interval, nothing is refilled.
+            let used_up = json!({"remaining": remaining, "refillAmount": 9});
+            assert_eq!(limits(used_up), (json!(null), json!("disabled")));
+            let refilled = json!({"remaining": remaining, "refillAmount": 9, "refillInterval": DAY_MILLIS});
+            assert_eq!(limits(refilled), (json!([{"limit": 9, "period": "day"}]), json!("active")));
+        }
         assert_eq!(limits(json!({"enabled": 0})).1, "disabled");
     }
 
