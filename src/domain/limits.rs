@@ -130,8 +130,8 @@ pub(crate) fn parse_limits(json: &Json, faults: &mut Faults) -> Option<Vec<Limit
         faults.at_child(&index.to_string(), |faults| {
             let Some(limit) = Limit::read(item, faults) else { return };
             if limits.iter().any(|other| (other.meter, other.span) == (limit.meter, limit.span)) {
-                let message =
-                    "An earlier limit in this list has the same meter and the same window or period.";
+                let message = "An earlier limit in this list has the same meter and the same window or period. \
+                               Remove one of them.";
                 faults.add("DUPLICATE", message);
             }
             limits.push(limit);

@@ -198,7 +198,7 @@ async fn costs_on_several_meters_are_charged_together_or_not_at_all() {
     }
 }
 
-/// `limited_by` and `retry_after_seconds` are of the refusing limit that takes longest.
+/// `limited_by` and `retry_after_seconds` are of the refusing limit with the longest wait.
 #[tokio::test]
 async fn a_refusal_names_the_limit_that_takes_longest() {
     let server = start_server().await;

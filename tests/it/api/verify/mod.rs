@@ -40,7 +40,7 @@ pub(super) async fn secret(server: &Server, fields: Value) -> String {
     server.key_with(body).await.0.key.unwrap()
 }
 
-/// What is answered for a key of which nothing is told.
+/// The result for a key that is malformed or doesn't exist.
 fn unknown_key(code: &str, message: &str) -> Value {
     json!({
         "valid": false, "code": code, "message": message, "key_id": null, "organization_id": null, "user_id": null,
