@@ -178,6 +178,8 @@ async fn i2_a_mutation_completes_after_its_client_disconnects() {
     })
     .await;
     server.organization("org_gone").await;
+    // Otherwise the last caller could be one too many.
+    server.wait_until_disconnected().await;
     let release = block_writer(&server).await;
 
     // Twice as many calls as the queue holds. Once half of them are refused, the other half is queued.
