@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use figment::value::Value;
 
 use super::layers::{ConfigLayers, SettingPath, nearest_setting, unknown_setting_message};
-use super::plans::{PlanPath, settings_of_plan};
+use super::plans::settings_of_plan;
 use super::values;
 use crate::domain::settings::{self, Rule};
 
@@ -61,9 +61,9 @@ impl ConfigLayers {
         }
         let names: SettingPath = rest.to_lowercase().split("__").map(str::to_owned).collect();
         // A plan that no file has. Its value is parsed like the defaults of its settings.
-        let plan = self.declare_plan(&names, &Value::from(""));
+        let declared = self.declare_plan(&names, &Value::from(""));
         let Some(default) = self.defaults.get(&names) else {
-            if let PlanPath::Invalid(message) = plan {
+            if let Err(message) = declared {
                 return self.add_fault(name.to_owned(), Some(names.join(".")), message);
             }
             if is_kubernetes_service(rest, &value.to_string_lossy()) {

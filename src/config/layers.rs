@@ -11,7 +11,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 use toml_edit::{Document, TableLike};
 
-use super::plans::{PlanPath, settings_of_plan};
+use super::plans::{self, PlanPath, settings_of_plan};
 use super::{Config, LogFormat};
 use crate::domain::fields::{Faults, Json};
 use crate::domain::redaction::Redactor;
@@ -150,14 +150,14 @@ impl ConfigLayers {
         self.file = Some((name.clone(), text));
         // Only known settings are added, so that each error of a later step concerns exactly one setting.
         for (names, value) in collect_leaves(&data) {
-            let plan = self.declare_plan(&names, &value);
+            let declared = self.declare_plan(&names, &value);
             if self.defaults.contains_key(&names) {
                 self.add_value(&name, &names, value);
                 continue;
             }
             let is_section = self.defaults.keys().any(|known| known.starts_with(&names));
-            let message = match (value, plan) {
-                (_, PlanPath::Invalid(message)) => message,
+            let message = match (value, declared) {
+                (_, Err(message)) => message,
                 (Value::Dict(..), _) if is_section => continue,
                 _ if is_section => "is a section, not a setting".to_owned(),
                 _ => {
@@ -175,11 +175,24 @@ impl ConfigLayers {
         self.figment = std::mem::take(&mut self.figment).merge(layer);
     }
 
-    /// Adds a setting with its default, which every layer overrides.
-    pub(super) fn add_default(&mut self, names: SettingPath, value: Value) {
-        let layer = ConfigLayer { name: DEFAULTS_LAYER.to_owned(), data: nest_value(&names, value.clone()) };
-        self.figment = std::mem::take(&mut self.figment).join(layer);
-        self.defaults.insert(names, value);
+    /// Makes the settings of a plan known, with their defaults, if this is the path of a new plan or of a setting of one.
+    ///
+    /// # Errors
+    /// A message that says why no plan can have this path.
+    pub(super) fn declare_plan(&mut self, names: &[String], value: &Value) -> Result<(), String> {
+        let new = match plans::classify(names, value, self.defaults.keys()) {
+            PlanPath::Other => return Ok(()),
+            PlanPath::Invalid(message) => return Err(message),
+            PlanPath::New(settings) => settings,
+        };
+        for (names, default) in new {
+            // Every layer overrides it.
+            let data = nest_value(&names, default.clone());
+            let layer = ConfigLayer { name: DEFAULTS_LAYER.to_owned(), data };
+            self.figment = std::mem::take(&mut self.figment).join(layer);
+            self.defaults.insert(names, default);
+        }
+        Ok(())
     }
 
     /// Adds a fault of the value of a setting.
@@ -223,7 +236,9 @@ impl ConfigLayers {
         if let Err(message) = config.initial_settings().keys.ensure_consistent() {
             self.add_fault_of(&["keys", "default_expiry_days"].map(str::to_owned), message.to_owned());
         }
-        self.check_meters_of_plans(&config);
+        for (names, message) in plans::find_unknown_meters(&config) {
+            self.add_fault_of(&names, message);
+        }
         self.check_tls_pair(&config);
         self.check_request_memory(&config);
         if !self.faults.is_empty() {

@@ -1,73 +1,74 @@
 //! Plans that the user adds to those of `config.toml`, as further initial values.
 
+use std::collections::BTreeSet;
+
 use figment::value::{Dict, Value};
 
 use super::Config;
-use super::layers::{ConfigLayers, SettingPath};
 use crate::domain::limits::{self, Limit};
 use crate::domain::settings::{MAX_PLANS, Plan, is_plan_name};
 
 /// The section that has a section for each plan.
 const PLANS: &str = "plans";
 
-/// Whether a path is one of a plan.
+/// What a path says about plans.
 pub(super) enum PlanPath {
-    /// It is not below `plans`.
+    /// It belongs to no plan, or to a known one.
     Other,
-    /// A plan, or a setting of a plan, that is known now.
-    Known,
+    /// It belongs to a plan that isn't known yet. These are the plan's settings, with their defaults.
+    New(Vec<(Vec<String>, Value)>),
     /// No plan can have this path. The message says why.
     Invalid(String),
 }
 
-impl ConfigLayers {
-    /// Makes the settings of a plan known, with their defaults, if this is the path of a plan or of a setting of one.
-    pub(super) fn declare_plan(&mut self, names: &[String], value: &Value) -> PlanPath {
-        let [section, plan, below @ ..] = names else { return PlanPath::Other };
-        let is_plan = below.is_empty() && value.as_dict().is_some_and(Dict::is_empty);
-        let is_setting = below.len() == 1 && plan_defaults().contains_key(&below[0]);
-        if section != PLANS || !is_plan && !is_setting {
-            return PlanPath::Other;
-        }
-        let is_known = |path: &SettingPath| path[0] == PLANS && path[1] == *plan;
-        if self.defaults.keys().any(is_known) {
-            return PlanPath::Known;
-        }
-        if !is_plan_name(plan) {
-            let message = "the name of a plan must start with a lowercase letter, followed by up to 31 lowercase \
-                           letters, digits and hyphens";
-            return PlanPath::Invalid(message.to_owned());
-        }
-        let plans = self.defaults.keys().filter(|path| path[0] == PLANS).map(|path| &path[1]);
-        if plans.collect::<std::collections::BTreeSet<_>>().len() >= MAX_PLANS {
-            return PlanPath::Invalid(format!("at most {MAX_PLANS} plans are allowed"));
-        }
-        for (setting, default) in plan_defaults() {
-            self.add_default(vec![PLANS.to_owned(), plan.clone(), setting], default);
-        }
-        PlanPath::Known
+/// Classifies the path of a value. `known` are the paths of all known settings.
+pub(super) fn classify<'a>(
+    names: &[String],
+    value: &Value,
+    known: impl Iterator<Item = &'a Vec<String>>,
+) -> PlanPath {
+    let [section, plan, below @ ..] = names else { return PlanPath::Other };
+    let is_plan = below.is_empty() && value.as_dict().is_some_and(Dict::is_empty);
+    let is_setting = below.len() == 1 && plan_defaults().contains_key(&below[0]);
+    if section != PLANS || !is_plan && !is_setting {
+        return PlanPath::Other;
     }
+    let known: BTreeSet<_> = known.filter(|path| path[0] == PLANS).map(|path| &path[1]).collect();
+    if known.contains(plan) {
+        return PlanPath::Other;
+    }
+    if !is_plan_name(plan) {
+        let message = "the name of a plan must start with a lowercase letter, followed by up to 31 lowercase letters, \
+                       digits and hyphens";
+        return PlanPath::Invalid(message.to_owned());
+    }
+    if known.len() >= MAX_PLANS {
+        return PlanPath::Invalid(format!("at most {MAX_PLANS} plans are allowed"));
+    }
+    let path = |setting| vec![PLANS.to_owned(), plan.clone(), setting];
+    PlanPath::New(plan_defaults().into_iter().map(|(setting, default)| (path(setting), default)).collect())
+}
 
-    /// Reports limits of plans on meters that the configuration doesn't list.
-    pub(super) fn check_meters_of_plans(&mut self, config: &Config) {
-        for (plan, Plan { key_limits, organization_limits, .. }) in &config.plans {
-            for (list, limits) in [("key_limits", key_limits), ("organization_limits", organization_limits)] {
-                let is_unknown = |limit: &&Limit| !config.meters.contains(&limit.meter);
-                let Some(unknown) = limits.iter().find(is_unknown) else { continue };
-                let names = [PLANS, plan, list].map(str::to_owned);
-                let message = format!(
-                    "unknown meter {}: add it to the setting meters. {}",
-                    unknown.meter,
-                    limits::unknown_meter_message(&config.meters)
-                );
-                self.add_fault_of(&names, message);
-            }
+/// The limits of plans on meters that the configuration doesn't list: their paths, with a message for each.
+pub(super) fn find_unknown_meters(config: &Config) -> Vec<([String; 3], String)> {
+    let mut found = Vec::new();
+    for (plan, Plan { key_limits, organization_limits, .. }) in &config.plans {
+        for (list, limits) in [("key_limits", key_limits), ("organization_limits", organization_limits)] {
+            let is_unknown = |limit: &&Limit| !config.meters.contains(&limit.meter);
+            let Some(unknown) = limits.iter().find(is_unknown) else { continue };
+            let message = format!(
+                "unknown meter {}: add it to the setting meters. {}",
+                unknown.meter,
+                limits::unknown_meter_message(&config.meters)
+            );
+            found.push(([PLANS, plan, list].map(str::to_owned), message));
         }
     }
+    found
 }
 
 /// The paths of the settings of the plan to which this path belongs, for suggestions.
-pub(super) fn settings_of_plan(names: &[String]) -> Vec<SettingPath> {
+pub(super) fn settings_of_plan(names: &[String]) -> Vec<Vec<String>> {
     match names {
         [section, plan, _, ..] if section == PLANS && is_plan_name(plan) => {
             plan_defaults().into_keys().map(|setting| vec![section.clone(), plan.clone(), setting]).collect()

@@ -212,7 +212,7 @@ impl UsageQuery {
             // All usage of a key belongs to one organization, so the result is one group with that
             // organization's name.
             (Subject::Key(_), Some(organization)) => {
-                let total = total(tx, self.subject, meter, span)?;
+                let total = store::usage::total_on_meter(tx, self.subject, meter, span)?;
                 Ok(load_group(tx, organization, &total)?.into_iter().collect())
             }
             (subject @ Subject::Organization(_), _) => load_groups(tx, vec![subject], meter, span),
@@ -259,7 +259,7 @@ pub(super) fn load_groups(
 ) -> Result<Vec<Group>> {
     let mut groups = Vec::new();
     for subject in subjects {
-        groups.extend(load_group(tx, subject, &total(tx, subject, meter, span)?)?);
+        groups.extend(load_group(tx, subject, &store::usage::total_on_meter(tx, subject, meter, span)?)?);
     }
     let figures = |group: &Group| match (meter, group.totals) {
         (Meter::REQUESTS, totals) => [totals.requests, totals.cost],
@@ -267,15 +267,6 @@ pub(super) fn load_groups(
     };
     groups.sort_by(|a, b| (figures(b), &a.id).cmp(&(figures(a), &b.id)));
     Ok(groups)
-}
-
-/// Fetches the sum of a subject's counts in a span of time, with the cost on this meter.
-pub(super) fn total(tx: &Tx<'_>, subject: Subject, meter: Meter, span: &Span) -> Result<UsageCounts> {
-    let counts = store::usage::total(tx, subject, span)?;
-    Ok(match meter {
-        Meter::REQUESTS => counts,
-        _ => counts.with_cost(store::usage::total_units(tx, subject, meter, span)?),
-    })
 }
 
 /// Loads the usage of a subject as a group with the subject's id and name; `None` if it has none. Usage without

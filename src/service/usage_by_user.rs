@@ -3,7 +3,6 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
-use super::usage;
 use crate::domain::meter::Meter;
 use crate::domain::subject::Subject;
 use crate::domain::usage::{Group, Span, UsageCounts};
@@ -23,7 +22,7 @@ const MAX_GROUPS: usize = 1_000;
 /// `INVALID_REQUEST` if too many keys were used in too long a time.
 pub(super) fn group_by_user(tx: &Tx<'_>, subject: Subject, meter: Meter, span: &Span) -> Result<Vec<Group>> {
     let by_key = match subject {
-        Subject::Key(seq) => HashMap::from([(seq, usage::total(tx, subject, meter, span)?)]),
+        Subject::Key(seq) => HashMap::from([(seq, store::usage::total_on_meter(tx, subject, meter, span)?)]),
         Subject::Organization(_) => sum_by_key(tx, SubjectSet::PartsOf(subject), meter, span)?,
         Subject::All => sum_by_key(tx, SubjectSet::Keys, meter, span)?,
     };

@@ -161,6 +161,20 @@ pub(crate) fn total(tx: &Tx<'_>, subject: Subject, span: &Span) -> Result<UsageC
     Ok(total)
 }
 
+/// Fetches the sum of a subject's counts in a span of time, with the cost on this meter.
+pub(crate) fn total_on_meter(
+    tx: &Tx<'_>,
+    subject: Subject,
+    meter: Meter,
+    span: &Span,
+) -> Result<UsageCounts> {
+    let counts = total(tx, subject, span)?;
+    Ok(match meter {
+        Meter::REQUESTS => counts,
+        _ => counts.with_cost(total_units(tx, subject, meter, span)?),
+    })
+}
+
 /// Adds units of a meter other than `requests` to the sums of a subject for an hour and for the day of that hour.
 /// `parent` is the subject that contains this subject.
 pub(crate) fn add_units(
@@ -231,7 +245,7 @@ pub(crate) fn units_by_bucket(
 }
 
 /// Fetches the units of a meter that a subject used in a span of time.
-pub(crate) fn total_units(tx: &Tx<'_>, subject: Subject, meter: Meter, span: &Span) -> Result<u64> {
+fn total_units(tx: &Tx<'_>, subject: Subject, meter: Meter, span: &Span) -> Result<u64> {
     let mut total = 0;
     for part in span.split_by_interval() {
         total += units_by_bucket(tx, subject, meter, &part)?.iter().map(|(_, units)| units).sum::<u64>();

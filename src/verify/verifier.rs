@@ -9,7 +9,7 @@ use std::time::Duration;
 use strum::VariantArray;
 
 use super::cache::KeyCache;
-use super::decision::{self, LimitDecision, LimitRequest, LimitStatus, LimitedBy, Mode, OwnedLimits};
+use super::decision::{self, LimitDecision, LimitRequest, LimitStatus, LimitedBy, Mode};
 use super::effective_limits::owned_limits;
 use super::key_record::{KeyRecord, RecordStates};
 use super::leases::Leases;
@@ -215,10 +215,17 @@ impl Verifier {
         };
         let before_limits = check_before_limits(&record.credential, now, request.ip, request.scopes);
         let states = record.states(&self.states, at.monotonic)?;
-        let limits = owned_limits(&settings, &record, states);
-        let limit_count = limits.0.limits.len() + limits.1.map_or(0, |owned| owned.limits.len());
+        let (key, organization) = owned_limits(&settings, &record, states);
+        let limit_count = key.limits.len() + organization.map_or(0, |owned| owned.limits.len());
         ensure_room(&record.credential, limit_count)?;
-        let (outcome, decision) = self.decide_limits(limits, request, before_limits, at).await?;
+        let mode = match before_limits.is_valid() {
+            // A denied request charges nothing, but its result includes the state of the limits too.
+            false => Mode::Tell,
+            true if request.dry_run => Mode::Ask,
+            true => Mode::Charge,
+        };
+        let limit_request = LimitRequest { key, organization, costs: request.costs, mode, at };
+        let (outcome, decision) = self.decide_limits(&limit_request, request.dry_run, before_limits).await?;
         if !outcome.is_valid() && !request.dry_run {
             self.recorder.count_denial(&record.credential, outcome, request.ip, now);
         }
@@ -233,32 +240,24 @@ impl Verifier {
 
     /// Asks the limits of the key and its organization, and charges them if they and the checks before them admit the
     /// request. Counts the verification under the same lock.
-    async fn decide_limits<S>(
+    async fn decide_limits(
         &self,
-        (key, organization): (OwnedLimits<'_>, Option<OwnedLimits<'_>>),
-        request: &VerifyRequest<'_, S>,
+        request: &LimitRequest<'_>,
+        is_dry_run: bool,
         before_limits: Outcome,
-        at: DecisionTime,
     ) -> Result<(Outcome, LimitDecision)> {
-        let mode = match before_limits.is_valid() {
-            // A denied request charges nothing, but its result includes the state of the limits too.
-            false => Mode::Tell,
-            true if request.dry_run => Mode::Ask,
-            true => Mode::Charge,
-        };
-        let limit_request = LimitRequest { key, organization, costs: request.costs, mode, at };
-        let ensure_room = |inner: &Inner| match mode {
-            Mode::Charge => self.recorder.ensure_room_for(inner, at.now),
+        let ensure_room = |inner: &Inner| match request.mode {
+            Mode::Charge => self.recorder.ensure_room_for(inner, request.at.now),
             _ => Ok(()),
         };
         let count = |inner: &mut Inner, decision: &LimitDecision| {
             let outcome = outcome_of(before_limits, decision);
-            if !request.dry_run {
+            if !is_dry_run {
                 let costs = if outcome.is_valid() { request.costs } else { &[] };
-                self.recorder.count(key.state, inner, outcome, costs, at.now);
+                self.recorder.count(request.key.state, inner, outcome, costs, request.at.now);
             }
         };
-        let decision = decision::decide(&self.leases, &limit_request, ensure_room, count).await?;
+        let decision = decision::decide(&self.leases, request, ensure_room, count).await?;
         Ok((outcome_of(before_limits, &decision), decision))
     }
 
