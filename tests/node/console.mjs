@@ -309,13 +309,21 @@ await test('meters are added with the limits on them', {}, async ({ page, expect
   });
   assert.deepEqual(after.plans.enterprise, before.plans.enterprise);
 
-  // A meter that a limit is on can't be removed. The message is in the row of the limit.
+  // A meter that a limit is on can't be removed.
   await meters.fill('requests');
+  expectedStatuses.add('409');
+  await saveButton.click();
+  await page.getByText('The plan standard has a limit on the meter tokens.').waitFor();
+  expectedStatuses.delete('409');
+
+  // A limit can only be on one of the meters. The message is in the row of the limit.
+  await standard.getByLabel(`${shared}: amount 2`).fill('4000000');
   expectedStatuses.add('400');
   await saveButton.click();
   const row = standard.locator('.limit-row', { has: page.getByLabel(`${shared}: amount 2`) });
   await row.locator('.fault').getByText('requests').waitFor();
   assert.equal(await row.locator('[aria-invalid="true"]').getAttribute('aria-label'), `${shared}: meter 2`);
+  await standard.getByLabel(`${shared}: amount 2`).fill('5000000');
 
   // The names of meters are checked, next to their field.
   await meters.fill('requests\nTokens');

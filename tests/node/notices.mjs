@@ -8,12 +8,16 @@ import { done, test } from './testing.mjs';
 
 const { TOLLHOUSE_PROGRAM: PROGRAM, TOLLHOUSE_DATA: DATA } = process.env;
 
+async function readReasons() {
+  const { data } = await callApi('GET', '/readyz');
+  return data.reasons.map(({ code }) => code);
+}
+
 /** Waits until the readiness check has only these reasons. */
 async function waitForReasons(codes) {
   const deadline = Date.now() + 90_000;
   for (;;) {
-    const { data } = await callApi('GET', '/readyz');
-    const actual = data.reasons.map(({ code }) => code);
+    const actual = await readReasons();
     if (actual.join() === codes.join()) return;
     assert.ok(Date.now() < deadline, `the reasons are ${actual}`);
   }
@@ -38,17 +42,20 @@ await test('the clock is a notice until it is accepted', {}, async ({ page }) =>
   assert.equal(await notice(page).count(), 0);
 });
 
-/** Creates organizations until there is no room, and then takes access away. */
+/** Creates organizations until there is no room, and then takes access away until the reserve is in use. */
 async function fillStorage() {
-  const { key } = await create('/api-keys', { id: 'key_revoked', name: 'To revoke', scopes: [] });
-  assert.ok(key);
+  const ids = Array.from({ length: 20 }, (_, number) => `key_revoked-${number}`);
+  for (const id of ids) await create('/api-keys', { id, name: 'To revoke', scopes: [] });
   for (let status = 201, number = 0; status !== 507; number += 1) {
     assert.equal(status, 201);
     const body = { name: 'x'.repeat(100), email: `${number}@example.com` };
     ({ status } = await callApi('POST', '/admin/v1/organizations', body));
   }
-  const { status } = await callApi('POST', '/admin/v1/api-keys/key_revoked/revoke');
-  assert.equal(status, 200);
+  for (const id of ids) {
+    const { status } = await callApi('POST', `/admin/v1/api-keys/${id}/revoke`);
+    assert.equal(status, 200);
+    if ((await readReasons()).includes('STORAGE_RESERVE_IN_USE')) break;
+  }
   await waitForReasons(['STORAGE_RESERVE_IN_USE']);
 }
 
