@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
+use http::header::AUTHORIZATION;
 use http_body_util::BodyDataStream;
 use hyper::body::{Body as _, Incoming};
 use warp::reply::Response;
@@ -177,6 +178,9 @@ impl<'a> DataPlaneRequest<'a> {
 
     /// Reads the whole body of a request, like [`read_body`](Self::read_body). Also returns the time at which it was
     /// complete: that of the request's arrival, unless the server had to wait for the client.
+    ///
+    /// # Errors
+    /// Those of the body; after a wait also those of [`authorize_caller`](Self::authorize_caller).
     pub(crate) async fn read_body_with_time(
         &self,
         mut body: RequestBody,
@@ -202,7 +206,28 @@ impl<'a> DataPlaneRequest<'a> {
         let rest = stream::iter(first).chain(BodyDataStream::new(body));
         let reserve = |bytes| self.app.memory.data_plane.reserve(organization_id, bytes);
         let bytes = Box::pin(call::read_body(rest, self.head, limits, reserve)).await?;
-        Ok((bytes, self.app.clock.read()))
+        let at = self.app.clock.read();
+        Box::pin(self.ensure_still_authorized(at)).await?;
+        Ok((bytes, at))
+    }
+
+    /// Authorizes the caller again after a wait for its body, in which its key may have been revoked. A caller that
+    /// authenticates in the body was not authorized before.
+    async fn ensure_still_authorized(&self, at: Reading) -> Result<()> {
+        let headers = &self.head.headers;
+        if !headers.contains_key(AUTHORIZATION) {
+            return Ok(());
+        }
+        let now = self.app.clock.expiry_time_at(at.wall, at.monotonic);
+        let known = auth::find_caller_of_connection(self.app, self.head, now);
+        if known.is_some_and(|caller| self.check_access(&caller).is_ok()) {
+            return Ok(());
+        }
+        let authenticated = match auth::uses_basic_auth(headers) {
+            true => auth::authenticate_basic(self.app, self.head).await,
+            false => auth::authenticate_for_connection(self.app, self.head).await,
+        };
+        self.authorize(authenticated).await.map(|_| ())
     }
 
     fn body_limits(&self) -> BodyLimits {

@@ -74,7 +74,7 @@ pub(super) async fn verify(
     caller: &Credential,
     params: &VerifyParams<'_>,
     at: Reading,
-    ensure_room: impl FnOnce(&Credential, usize) -> Result<()>,
+    ensure_room: impl Fn(&Credential, usize) -> Result<()>,
 ) -> Result<Verdict> {
     let app = request.app;
     let loaded;

@@ -142,9 +142,10 @@ pub(super) struct LimitRequest<'a> {
     pub(super) at: DecisionTime,
 }
 
-/// Asks the limits, and charges the costs if the mode says so and all of them admit them. Waits for reads and writes
-/// of leases, and then decides anew. `before` is called with the locked state of the key before each attempt, and
-/// `after` with the decision, under the same lock.
+/// Asks the limits, and charges the costs if the mode says so and all of them admit them. `before` is called with the
+/// locked state of the key before each attempt, and `after` with the decision, under the same lock. Returns `None` after
+/// a wait for the read or write of a lease: the key may have been revoked meanwhile, or its limits changed, so the caller
+/// has to look it up again.
 ///
 /// # Errors
 /// Those of `before`; `UNAVAILABLE` while the server shuts down; the errors of the read or write. After an error
@@ -154,7 +155,7 @@ pub(super) async fn decide(
     request: &LimitRequest<'_>,
     before: impl Fn(&Inner) -> Result<()>,
     after: impl FnOnce(&mut Inner, &LimitDecision),
-) -> Result<LimitDecision> {
+) -> Result<Option<LimitDecision>> {
     let mut mode = request.mode;
     loop {
         let job = {
@@ -175,7 +176,7 @@ pub(super) async fn decide(
                 Ok(Attempt::Wait(job)) => Ok(job),
                 Ok(Attempt::Decided(decision)) => {
                     after(&mut key, &decision);
-                    return Ok(decision);
+                    return Ok(Some(decision));
                 }
                 Err(error) => Err(error),
             }
@@ -187,7 +188,8 @@ pub(super) async fn decide(
         match (result, mode) {
             // A request that is denied anyway doesn't fail because the state of a quota can't be read.
             (Err(_), Mode::Tell) => mode = Mode::TellKnown,
-            (result, _) => result?,
+            (Err(error), _) => return Err(error),
+            (Ok(()), _) => return Ok(None),
         }
     }
 }

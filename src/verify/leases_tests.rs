@@ -12,7 +12,7 @@ use super::*;
 use crate::domain::limits::{Limit, LimitSpan, Period};
 use crate::domain::meter::{Cost, Meter};
 use crate::domain::time::Timestamp;
-use crate::verify::decision::{LimitOwner, LimitRequest, Mode, OwnedLimits, decide};
+use crate::verify::decision::{LimitDecision, LimitOwner, LimitRequest, Mode, OwnedLimits, decide};
 
 #[path = "lease_closing_tests.rs"]
 mod closing;
@@ -94,6 +94,20 @@ struct Keys {
     states: Arc<Mutex<HashMap<i64, Arc<SubjectState>>>>,
 }
 
+/// Decides anew after each wait, with the same limits.
+async fn decide_at_last(
+    leases: &Leases,
+    request: &LimitRequest<'_>,
+    after: impl Fn(&LimitDecision),
+) -> Result<LimitDecision> {
+    loop {
+        let decision = decide(leases, request, |_| Ok(()), |_, decision| after(decision)).await?;
+        if let Some(decision) = decision {
+            return Ok(decision);
+        }
+    }
+}
+
 impl Keys {
     fn new() -> Self {
         let store = Arc::new(TestStore {
@@ -140,7 +154,7 @@ impl Keys {
         let costs = [Cost { meter: Meter::REQUESTS, units: cost }];
         let key = OwnedLimits { owner: LimitOwner::Key, limits, version: 0, state: &state };
         let request = LimitRequest { key, organization: None, costs: &costs, mode, at };
-        let decision = decide(&self.leases, &request, |_| Ok(()), |_, _| ()).await?;
+        let decision = decide_at_last(&self.leases, &request, |_| ()).await?;
         let taken = match (decision.quota_refuses, decision.window_refuses) {
             (true, _) => QuotaExceeded,
             (_, true) => RateLimited,
@@ -383,14 +397,9 @@ async fn releases_and_aborted_callers_lose_no_units() {
                     let request =
                         LimitRequest { key, organization: None, costs: &costs, mode, at: at_second(0) };
                     // Counted under the lock, as verifications are.
-                    let call = decide(
-                        &keys.leases,
-                        &request,
-                        |_| Ok(()),
-                        |_, decision| {
-                            charged.fetch_add(u32::from(!decision.is_refusal()), Ordering::SeqCst);
-                        },
-                    );
+                    let call = decide_at_last(&keys.leases, &request, |decision| {
+                        charged.fetch_add(u32::from(!decision.is_refusal()), Ordering::SeqCst);
+                    });
                     if index % 8 == 0 {
                         // The timeout of zero drops the call at its first wait.
                         let _ = tokio::time::timeout(Duration::ZERO, call).await;

@@ -24,7 +24,7 @@ async fn i7_a_decision_with_an_older_list_forgets_no_limit_of_the_newer_one() {
         let key = OwnedLimits { owner: LimitOwner::Key, limits, version, state: &state };
         let request =
             LimitRequest { key, organization: None, costs: &costs, mode: Mode::Charge, at: at_second(0) };
-        !decide(&keys.leases, &request, |_| Ok(()), |_, _| ()).await.unwrap().is_refusal()
+        !decide_at_last(&keys.leases, &request, |_| ()).await.unwrap().is_refusal()
     };
     let older = [daily_tokens(1000)];
     let newer = [daily_tokens(1000), hourly(5)];

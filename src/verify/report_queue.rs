@@ -134,8 +134,12 @@ impl ReportQueue {
     pub(crate) async fn store(&self, report: UsageReport, states: RecordStates) -> Result<bool> {
         let organization = report.organization_seq();
         let (answer, answered) = oneshot::channel();
-        if self.0.waiting.lock().push(organization, WaitingReport { report, states, answer })? {
-            self.0.tasks.spawn(self.0.clone().run(organization));
+        {
+            // Locked until the task is spawned, so that `close` waits for it.
+            let mut waiting = self.0.waiting.lock();
+            if waiting.push(organization, WaitingReport { report, states, answer })? {
+                self.0.tasks.spawn(self.0.clone().run(organization));
+            }
         }
         answered.await.map_err(|_| Error::internal("a waiting report was dropped"))?
     }

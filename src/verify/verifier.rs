@@ -172,14 +172,18 @@ impl Verifier {
         request: &VerifyRequest<'_, S>,
         now: Timestamp,
         monotonic: Duration,
-        ensure_room: impl FnOnce(&Credential, usize) -> Result<()>,
+        ensure_room: impl Fn(&Credential, usize) -> Result<()>,
     ) -> Result<Verdict> {
         self.ensure_files_in_place()?;
         let now = self.clock.expiry_time_at(now, monotonic);
-        let verdict = self.decide(request, DecisionTime { now, monotonic }, ensure_room).await;
-        let verdict = verdict.inspect_err(|error| self.observe_failure(request.key, error))?;
-        self.outcome_counts.add(verdict.outcome as usize);
-        Ok(verdict)
+        let at = DecisionTime { now, monotonic };
+        loop {
+            let decided = self.decide(request, at, &ensure_room).await;
+            if let Some(verdict) = decided.inspect_err(|error| self.observe_failure(request.key, error))? {
+                self.outcome_counts.add(verdict.outcome as usize);
+                return Ok(verdict);
+            }
+        }
     }
 
     fn ensure_files_in_place(&self) -> Result<()> {
@@ -190,12 +194,13 @@ impl Verifier {
         Ok(())
     }
 
+    /// Looks the key up and decides; `None` after a wait for a lease.
     async fn decide<S: AsRef<str>>(
         &self,
         request: &VerifyRequest<'_, S>,
         at: DecisionTime,
-        ensure_room: impl FnOnce(&Credential, usize) -> Result<()>,
-    ) -> Result<Verdict> {
+        ensure_room: &impl Fn(&Credential, usize) -> Result<()>,
+    ) -> Result<Option<Verdict>> {
         let now = at.now;
         let (found, settings) =
             self.find_key_and_settings(request.key, request.caller_organization_id).await?;
@@ -210,7 +215,7 @@ impl Verifier {
                         now,
                     );
                 }
-                return Ok(Verdict::without_key(outcome));
+                return Ok(Some(Verdict::without_key(outcome)));
             }
         };
         let before_limits = check_before_limits(&record.credential, now, request.ip, request.scopes);
@@ -225,7 +230,8 @@ impl Verifier {
             true => Mode::Charge,
         };
         let limit_request = LimitRequest { key, organization, costs: request.costs, mode, at };
-        let (outcome, decision) = self.decide_limits(&limit_request, request.dry_run, before_limits).await?;
+        let decided = self.decide_limits(&limit_request, request.dry_run, before_limits).await?;
+        let Some((outcome, decision)) = decided else { return Ok(None) };
         if !outcome.is_valid() && !request.dry_run {
             self.recorder.count_denial(&record.credential, outcome, request.ip, now);
         }
@@ -235,7 +241,7 @@ impl Verifier {
             }
             _ => None,
         };
-        Ok(Verdict { outcome, record: Some(record), limits: decision.limits, limited_by })
+        Ok(Some(Verdict { outcome, record: Some(record), limits: decision.limits, limited_by }))
     }
 
     /// Asks the limits of the key and its organization, and charges them if they and the checks before them admit the
@@ -245,7 +251,7 @@ impl Verifier {
         request: &LimitRequest<'_>,
         is_dry_run: bool,
         before_limits: Outcome,
-    ) -> Result<(Outcome, LimitDecision)> {
+    ) -> Result<Option<(Outcome, LimitDecision)>> {
         let ensure_room = |inner: &Inner| match request.mode {
             Mode::Charge => self.recorder.ensure_room_for(inner, request.at.now),
             _ => Ok(()),
@@ -258,7 +264,7 @@ impl Verifier {
             }
         };
         let decision = decision::decide(&self.leases, request, ensure_room, count).await?;
-        Ok((outcome_of(before_limits, &decision), decision))
+        Ok(decision.map(|decision| (outcome_of(before_limits, &decision), decision)))
     }
 
     /// Number of verifications by outcome, dry runs included, indexed by `Outcome as usize`.
@@ -301,12 +307,16 @@ impl Verifier {
     /// `UNAVAILABLE` when the database's files aren't at their paths or too many keys are in use.
     pub(crate) async fn limits_of(&self, record: &KeyRecord) -> Result<Vec<LimitStatus>> {
         self.ensure_files_in_place()?;
-        let settings = self.settings.get().await?;
         let at = DecisionTime { now: self.clock.expiry_time(), monotonic: self.clock.monotonic() };
         let states = record.states(&self.states, at.monotonic)?;
-        let (key, organization) = owned_limits(&settings, record, states);
-        let request = LimitRequest { key, organization, costs: &[], mode: Mode::Tell, at };
-        Ok(decision::decide(&self.leases, &request, |_| Ok(()), |_, _| ()).await?.limits)
+        loop {
+            let settings = self.settings.get().await?;
+            let (key, organization) = owned_limits(&settings, record, states);
+            let request = LimitRequest { key, organization, costs: &[], mode: Mode::Tell, at };
+            if let Some(decision) = decision::decide(&self.leases, &request, |_| Ok(()), |_, _| ()).await? {
+                return Ok(decision.limits);
+            }
+        }
     }
 
     /// Returns the credential of a secret if it is valid, for token introspection (RFC 7662). Limits are

@@ -1,6 +1,7 @@
 //! Invariant 3 on the control plane: revocation is immediate, whatever is in flight.
 
 use std::future::{Future, poll_fn};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -12,8 +13,11 @@ use tokio::sync::oneshot;
 use tollhouse::domain::access::Caller;
 use tollhouse::domain::action::Action;
 use tollhouse::domain::fields::Json;
+use tollhouse::domain::meter::{Cost, Meter};
+use tollhouse::domain::verification::Outcome;
 use tollhouse::error::Result;
 use tollhouse::service::{RequestContext, api_keys, memberships, organizations, users};
+use tollhouse::verify::verifier::{KeyToVerify, VerifyRequest};
 
 use super::{DEADLINE, behind_a_proxy, call_from, until};
 use crate::support::{ADMIN_KEY, Server};
@@ -136,6 +140,86 @@ pub(super) async fn block_the_writer(server: &Server) -> mpsc::Sender<()> {
     });
     blocked_rx.await.unwrap();
     release
+}
+
+/// A verification that waits for a lease is decided by the key as it is after the wait, and a refused one charges nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i3_a_verification_that_waits_for_a_lease_sees_a_withdrawal() {
+    for withdrawal in Withdrawal::ALL {
+        let server = Server::start().await;
+        let (id, secret) = owned_key(&server).await;
+        let limits = json!({"limits": [{"limit": 1000, "period": "total"}]});
+        assert_eq!(server.admin().patch(&format!("/api-keys/{id}"), limits).await.status, 200);
+        let verify = |dry_run| {
+            let request = VerifyRequest {
+                key: KeyToVerify::Secret(&secret),
+                scopes: &["admin:users"],
+                ip: Some(IpAddr::from([127, 0, 0, 1])),
+                costs: &[Cost { meter: Meter::REQUESTS, units: 100 }],
+                dry_run,
+                caller_organization_id: None,
+            };
+            let app = &server.app;
+            async move { app.verifier.verify(&request, app.clock.now(), app.clock.monotonic()).await.unwrap() }
+        };
+        // Afterwards all that is needed is in memory, but for the lease.
+        let before = verify(true).await;
+        assert_eq!((before.outcome, before.limits[0].remaining()), (Outcome::Valid, 1000), "{withdrawal:?}");
+        server.app.catalogue().await.unwrap();
+        let release = block_the_writer(&server).await;
+        let mut verifying = Box::pin(verify(false));
+        let is_pending = poll_fn(|cx| Poll::Ready(verifying.as_mut().poll(cx).is_pending())).await;
+        assert!(is_pending, "{withdrawal:?}: it must wait for its lease");
+        let mut withdrawing = withdrawal.begin(&server, &id);
+        let is_pending = poll_fn(|cx| Poll::Ready(withdrawing.as_mut().poll(cx).is_pending())).await;
+        assert!(is_pending, "{withdrawal:?}: the writer must be blocked");
+        drop(release);
+        withdrawing.await.unwrap();
+        let verdict = verifying.await;
+        assert!(!verdict.outcome.is_valid(), "{withdrawal:?}: {:?}", verdict.outcome);
+        let remaining = verdict.limits.first().map(|status| status.remaining());
+        assert!(remaining.is_none_or(|remaining| remaining == 1000), "{withdrawal:?}: {remaining:?}");
+    }
+}
+
+/// A caller whose key loses access before its request's body has arrived is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i3_a_request_that_waits_for_its_body_sees_a_withdrawal() {
+    for (path, media_type, body) in [
+        ("/v1/keys/verify", "application/json", r#"{"key":"KEY"}"#),
+        ("/v1/keys/verify-batch", "application/json", r#"{"verifications":[{"key":"KEY"}]}"#),
+        ("/v1/keys/usage", "application/json", r#"{"key":"KEY","costs":{"requests":5}}"#),
+        ("/v1/introspect", "application/x-www-form-urlencoded", "token=KEY"),
+    ] {
+        for is_known in [false, true] {
+            let server = Server::start().await;
+            let (_, key) = server.key(None, &["keys:verify"]).await;
+            let secret = key["key"].as_str().unwrap();
+            let (_, target) = server.key(None, &[]).await;
+            let body = body.replace("KEY", target["key"].as_str().unwrap());
+            let mut raw = server.raw().await;
+            let head = |expect: &str| {
+                format!(
+                    "POST {path} HTTP/1.1\r\nhost: a\r\nauthorization: Bearer {secret}\r\n\
+                     content-type: {media_type}\r\ncontent-length: {}\r\n{expect}\r\n",
+                    body.len()
+                )
+            };
+            // The connection knows its caller from its first request.
+            if is_known {
+                raw.send(format!("{}{body}", head("")).as_bytes()).await;
+                assert_eq!(raw.answer().await.unwrap().status, 200, "{path}");
+            }
+            raw.send(head("expect: 100-continue\r\n").as_bytes()).await;
+            let answer = raw.answer().await.unwrap();
+            assert_eq!(answer.status, 100, "{path}: the caller is authorized: {answer:?}");
+            let id = key["id"].as_str().unwrap();
+            let revoked = server.admin().post(&format!("/api-keys/{id}/revoke"), json!({})).await;
+            assert_eq!(revoked.status, 200, "{revoked:?}");
+            raw.send(body.as_bytes()).await;
+            assert_eq!(raw.answer().await.unwrap().status, 401, "{path}, known: {is_known}");
+        }
+    }
 }
 
 /// A mutation that was authorized while its key was valid, and is queued behind the key's withdrawal, is

@@ -85,6 +85,7 @@ async fn i12_results_that_nobody_reads_keep_their_memory() {
         body.len()
     );
     unread.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+    unread.readable().await.unwrap();
     until("the response is being sent", || memory.reserved_bytes() > DATA_PLANE_MEMORY * 3 / 4).await;
     let admin = server.admin();
     let valid = valid_count(&verify(&admin, &batch(&secret, 50)).await);
