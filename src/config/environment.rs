@@ -83,11 +83,17 @@ impl ConfigLayers {
         };
         match value.into_string() {
             Ok(text) => {
+                let is_limits = matches!(settings::find_rule(&names), Some(Rule::Limits));
+                // An empty variable, such as an unset one that Compose passes on, would remove all limits.
+                if is_limits && text.trim().is_empty() {
+                    let message = "is empty; write [] for no limits".to_owned();
+                    return self.add_fault(name.to_owned(), Some(names.join(".")), message);
+                }
                 // Limits aren't separated by commas, so that the error of another text shows the right form.
-                let is_list = text.trim().is_empty() || text.trim_start().starts_with('[');
-                let value = match settings::find_rule(&names) {
-                    Some(Rule::Limits) if !is_list => text.into(),
-                    _ => values::parse_like_default(text, default),
+                let value = if is_limits && !text.trim_start().starts_with('[') {
+                    text.into()
+                } else {
+                    values::parse_like_default(text, default)
                 };
                 self.add_value(name, &names, value);
             }

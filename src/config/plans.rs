@@ -178,6 +178,16 @@ mod tests {
             ("TOLLHOUSE_PLANS__GOLD__KEY_LIMITS", "5", "plans.gold.key_limits: found "),
             ("TOLLHOUSE_PLANS__GOLD__KEY_LIMITS", r#"[{"limit":5}]"#, "plans.gold.key_limits.0: "),
             ("TOLLHOUSE_PLANS__GOLD__KEY_LIMITS", r#"[{"limit":5"#, "plans.gold.key_limits: found "),
+            (
+                "TOLLHOUSE_PLANS__GOLD__KEY_LIMITS",
+                " ",
+                "plans.gold.key_limits: is empty; write [] for no limits",
+            ),
+            (
+                "TOLLHOUSE_PLANS__STANDARD__ORGANIZATION_LIMITS",
+                "",
+                "plans.standard.organization_limits: is empty; write [] for no limits",
+            ),
             ("TOLLHOUSE_PLANS__GOLD__MAX_KEYS", "many", "plans.gold.max_keys: found "),
             ("TOLLHOUSE_PLANS__BIG_GOLD__MAX_KEYS", "5", "plans.big_gold.max_keys: the name of a plan must "),
             (
