@@ -282,9 +282,12 @@ fn convert_rate_limit(row: &Row) -> Option<Value> {
     Some(json!({"limit": limit.clamp(1, 1_000_000_000), "window_seconds": seconds}))
 }
 
-/// The amount and the interval at which the remaining requests of a key are refilled; `None` if they aren't.
+/// The amount and the interval at which the remaining requests of a key are refilled; `None` if they aren't: better-auth
+/// ignores a refill with an amount or an interval of 0 or less.
 fn refill(row: &Row) -> Option<(i64, i64)> {
-    integer_column(row, "refillAmount").zip(integer_column(row, "refillInterval"))
+    let amount = integer_column(row, "refillAmount").filter(|amount| *amount > 0)?;
+    let interval = integer_column(row, "refillInterval").filter(|interval| *interval > 0)?;
+    Some((amount, interval))
 }
 
 /// Converts the remaining requests of a key into a quota. With a refill, the quota is that of its calendar period;
@@ -301,7 +304,7 @@ fn convert_remaining(row: &Row) -> Option<Value> {
         _ if interval <= WEEK_MILLIS => "week",
         _ => "month",
     };
-    Some(json!({"limit": amount.max(1), "period": period}))
+    Some(json!({"limit": amount, "period": period}))
 }
 
 #[cfg(test)]
@@ -384,6 +387,14 @@ mod tests {
             assert_eq!(limits(used_up), (json!(null), json!("disabled")));
             let refilled = json!({"remaining": remaining, "refillAmount": 9, "refillInterval": DAY_MILLIS});
             assert_eq!(limits(refilled), (json!([{"limit": 9, "period": "day"}]), json!("active")));
+        }
+        for (amount, interval) in [(0, DAY_MILLIS), (-3, 1000), (9, 0), (9, -1)] {
+            let row = |remaining| json!({"remaining": remaining, "refillAmount": amount, "refillInterval": interval});
+            for remaining in [0, -5] {
+                assert_eq!(limits(row(remaining)), (json!(null), json!("disabled")), "{amount} {interval}");
+            }
+            let prepaid = (json!([{"limit": 5, "period": "total"}]), json!("active"));
+            assert_eq!(limits(row(5)), prepaid, "{amount} {interval}");
         }
         assert_eq!(limits(json!({"enabled": 0})).1, "disabled");
     }
