@@ -164,7 +164,7 @@ fn ensure_plan_removable(tx: &Tx<'_>, plan: &str) -> Result<()> {
 /// checked with the settings.
 fn ensure_meter_removable(tx: &Tx<'_>, meter: Meter) -> Result<()> {
     let Some(id) = store::limit_meters::find_user_of_meter(tx, meter)? else { return Ok(()) };
-    let message = format!("{id} has a limit on the meter {meter}. Remove it from all limits first.");
+    let message = format!("{id} has a limit on the meter {meter}. Remove the limits on {meter} first.");
     Err(Error::new(Code::Conflict, message))
 }
 

@@ -81,7 +81,7 @@ impl SettingsPatch {
             None => Ok(()),
             Some((name, meter)) => {
                 let message = format!(
-                    "The plan {name} has a limit on the meter {meter}. Remove it from all limits first."
+                    "The plan {name} has a limit on the meter {meter}. Remove the limits on {meter} first."
                 );
                 Err(Error::new(Code::Conflict, message))
             }

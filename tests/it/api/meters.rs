@@ -86,7 +86,13 @@ async fn a_plans_limits_are_on_declared_meters() {
     // A meter of a plan's limit can't be removed, except with the limit.
     let answer = set_meters(&server, json!(["requests", "tokens"])).await;
     expect_error(&answer, 409, "CONFLICT");
-    assert!(answer.text.contains("The plan gold has a limit on the meter bytes."), "{}", answer.text);
+    assert!(
+        answer
+            .text
+            .contains("The plan gold has a limit on the meter bytes. Remove the limits on bytes first."),
+        "{}",
+        answer.text
+    );
     let without_bytes =
         json!({"meters": ["requests", "tokens"], "plans": {"gold": {"organization_limits": []}}});
     expect_ok(server.configure(without_bytes).await, 200);
