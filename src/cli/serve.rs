@@ -77,9 +77,15 @@ pub(crate) async fn run(
         tracing::info!(memory_limit_bytes, max_cache_bytes, request_memory_bytes, "memory is limited");
     }
     let app = lifecycle::open(config, Clock::system()).await?;
-    for ShadowedSetting { setting, origin, named, stored } in
-        settings::find_shadowed_settings(&app, &setting_sources).await?
-    {
+    let ignored = settings::find_ignored_initial_values(&app, &setting_sources).await?;
+    for (plan, origin) in ignored.plans {
+        tracing::warn!(
+            plan,
+            origin,
+            "configured plan ignored: the database has no such plan; add it with PATCH /admin/v1/config"
+        );
+    }
+    for ShadowedSetting { setting, origin, named, stored } in ignored.settings {
         tracing::warn!(
             setting,
             origin,

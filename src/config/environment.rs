@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use figment::value::Value;
 
 use super::layers::{ConfigLayers, SettingPath, nearest_setting, unknown_setting_message};
-use super::plans::settings_of_plan;
+use super::plans::{is_plan, settings_of_plan};
 use super::values;
 use crate::domain::settings::{self, Rule};
 
@@ -68,6 +68,13 @@ impl ConfigLayers {
             }
             if is_kubernetes_service(rest, &value.to_string_lossy()) {
                 return;
+            }
+            if is_plan(&names) {
+                let settings =
+                    settings_of_plan(&names).iter().map(|names| variable_name(names)).collect::<Vec<_>>();
+                let message =
+                    format!("a plan has a variable for each of its settings: {}", settings.join(", "));
+                return self.add_fault(name.to_owned(), None, message);
             }
             let others = NON_SETTING_VARIABLES.map(|name| vec![name[ENV_PREFIX.len()..].to_lowercase()]);
             let of_plan = settings_of_plan(&names);

@@ -67,10 +67,15 @@ pub(super) fn find_unknown_meters(config: &Config) -> Vec<([String; 3], String)>
     found
 }
 
+/// True if this is the path of a plan as a whole.
+pub(super) fn is_plan(names: &[String]) -> bool {
+    matches!(names, [section, plan] if section == PLANS && is_plan_name(plan))
+}
+
 /// The paths of the settings of the plan to which this path belongs, for suggestions.
 pub(super) fn settings_of_plan(names: &[String]) -> Vec<Vec<String>> {
     match names {
-        [section, plan, _, ..] if section == PLANS && is_plan_name(plan) => {
+        [section, plan, ..] if section == PLANS && is_plan_name(plan) => {
             plan_defaults().into_keys().map(|setting| vec![section.clone(), plan.clone(), setting]).collect()
         }
         _ => Vec::new(),
@@ -194,6 +199,13 @@ mod tests {
                 "TOLLHOUSE_PLANS__GOLD__MAX_KEY",
                 "5",
                 "unknown setting; the nearest known one is TOLLHOUSE_PLANS__GOLD__MAX_KEYS",
+            ),
+            (
+                "TOLLHOUSE_PLANS__GOLD",
+                r#"{"max_keys":5}"#,
+                "a plan has a variable for each of its settings: TOLLHOUSE_PLANS__GOLD__KEY_LIMITS, \
+                 TOLLHOUSE_PLANS__GOLD__MAX_KEYS, TOLLHOUSE_PLANS__GOLD__MAX_MEMBERS, \
+                 TOLLHOUSE_PLANS__GOLD__ORGANIZATION_LIMITS",
             ),
         ] {
             let faults = fault_messages(load_with_env(&[(name, value)]));

@@ -292,20 +292,38 @@ pub(crate) struct ShadowedSetting {
     pub(crate) stored: String,
 }
 
-/// Finds the configured initial values that differ from the stored settings. `origins` has the source of each
+/// The configured initial values that have no effect.
+#[derive(Default)]
+pub(crate) struct IgnoredInitialValues {
+    pub(crate) settings: Vec<ShadowedSetting>,
+    /// The configured plans that the database doesn't have: the source of one of the settings of each, by the plan's
+    /// name.
+    pub(crate) plans: BTreeMap<String, String>,
+}
+
+/// Finds the configured initial values that differ from the stored settings. `setting_sources` has the source of each
 /// configured setting, by the setting's name.
-pub(crate) async fn find_shadowed_settings(
+pub(crate) async fn find_ignored_initial_values(
     app: &App,
     setting_sources: &BTreeMap<String, String>,
-) -> Result<Vec<ShadowedSetting>> {
+) -> Result<IgnoredInitialValues> {
     let given = app.config.initial_settings().by_name();
-    let stored = app.settings.get().await?.settings.by_name();
-    let mut shadowed = Vec::new();
+    let current = app.settings.get().await?;
+    let stored = current.settings.by_name();
+    let mut ignored = IgnoredInitialValues::default();
     for (setting, origin) in setting_sources {
         let Some(given) = given.get(setting) else { continue };
+        let missing_plan = match setting.split('.').collect::<Vec<_>>().as_slice() {
+            ["plans", plan, _] if !current.settings.plans.contains_key(*plan) => Some((*plan).to_owned()),
+            _ => None,
+        };
+        if let Some(plan) = missing_plan {
+            ignored.plans.entry(plan).or_insert_with(|| origin.clone());
+            continue;
+        }
         let stored = stored.get(setting).cloned().unwrap_or_default();
         if *given != stored {
-            shadowed.push(ShadowedSetting {
+            ignored.settings.push(ShadowedSetting {
                 setting: setting.clone(),
                 origin: origin.clone(),
                 named: given.to_string(),
@@ -313,5 +331,5 @@ pub(crate) async fn find_shadowed_settings(
             });
         }
     }
-    Ok(shadowed)
+    Ok(ignored)
 }

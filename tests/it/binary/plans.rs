@@ -52,14 +52,27 @@ async fn a_new_database_gets_the_plans_and_meters_of_the_configuration() {
     // An existing database keeps its own, and the log says so.
     fs::write(&file, FILE.replace("1_000", "2_000").replace("free", "silver")).unwrap();
     let server = Binary::serve_with(&data, |command| {
-        configured(command, &file, &[("TOLLHOUSE_PLANS__SILVER__MAX_KEYS", "3")]);
+        configured(
+            command,
+            &file,
+            &[("TOLLHOUSE_PLANS__SILVER__MAX_KEYS", "3"), ("TOLLHOUSE_PLANS__SILVER__MAX_MEMBERS", "4")],
+        );
     });
     assert_eq!(settings(&server).await, first);
-    for setting in ["plans.gold.organization_limits", "plans.gold.max_keys", "plans.silver.max_keys"] {
-        let is_warning =
-            |line: &&String| line.contains("configured initial value ignored") && line.contains(setting);
-        assert!(server.start.iter().any(|line| is_warning(&line)), "{setting}: {:#?}", server.start);
+    let warnings = |message: &str, subject: &str| {
+        server.start.iter().filter(|line| line.contains(message) && line.contains(subject)).count()
+    };
+    for setting in ["plans.gold.organization_limits", "plans.gold.max_keys"] {
+        assert_eq!(
+            warnings("configured initial value ignored", setting),
+            1,
+            "{setting}: {:#?}",
+            server.start
+        );
     }
+    // A plan that the database lacks is one warning, however many settings it has.
+    assert_eq!(warnings("configured plan ignored", "silver"), 1, "{:#?}", server.start);
+    assert_eq!(warnings("", "silver"), 1, "{:#?}", server.start);
 }
 
 #[test]
