@@ -16,7 +16,7 @@ const PAGES_WITH_TESTS: [(&str, &str); 12] = [
     ("docs/concepts/limits.md", "readme.rs"),
     ("docs/concepts/verification.md", "readme.rs"),
     ("docs/guides/plans.md", "readme.rs"),
-    ("docs/guides/ai-gateway.md", "ai_gateway_guide.rs"),
+    ("docs/guides/ai-gateway.md", "ai_gateway_guide/mod.rs"),
     ("docs/guides/own-key.md", "readme.rs"),
     ("docs/guides/verify-keys.md", "verify_guide.rs"),
     ("docs/guides/gateways.md", "gateways/mod.rs"),
