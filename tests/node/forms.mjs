@@ -65,6 +65,22 @@ await test(
     await idField.locator('.fault').getByText('key_').waitFor();
     expectedStatuses.delete('400');
 
+    // A message about the box is next to it. The form never sends a wrong value, so the request is changed.
+    await idInput.fill('key_chosen');
+    await page.route('**/admin/v1/api-keys', (route) => {
+      const body = route.request().postData().replace('"self_rotation":true', '"self_rotation":"yes"');
+      return route.continue({ postData: body });
+    });
+    expectedStatuses.add('400');
+    await createButton.click();
+    const selfRotationField = dialog.locator('.field', {
+      has: page.getByRole('checkbox', { name: 'Can rotate' }),
+    });
+    await selfRotationField.locator('.fault').waitFor();
+    assert.equal(await selfRotationBox.getAttribute('aria-invalid'), 'true');
+    await page.unroute('**/admin/v1/api-keys');
+    expectedStatuses.delete('400');
+
     // An ID that is taken is refused with the message of the API, and what was typed stays.
     await idInput.fill('key_123');
     expectedStatuses.add('409');

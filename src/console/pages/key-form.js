@@ -19,7 +19,16 @@ const EXPIRIES = [
 ];
 
 /** The fields that show the messages about themselves. */
-export const KEY_FIELDS = ['name', 'prefix', 'scopes', 'expires_at', 'allowed_ips', 'limits', 'metadata'];
+export const KEY_FIELDS = [
+  'name',
+  'prefix',
+  'scopes',
+  'expires_at',
+  'allowed_ips',
+  'self_rotation',
+  'limits',
+  'metadata',
+];
 
 /** True for scopes that give access to Tollhouse itself. */
 export const isAdministrative = (scope) =>
@@ -86,6 +95,27 @@ function ScopeBoxes({ session, catalogue, chosen, error }) {
     </fieldset>`;
 }
 
+function SelfRotationBox({ error, isChecked }) {
+  const messageId = useId();
+  const message = error?.messageFor?.('self_rotation');
+  return html`
+    <div class="field">
+      <label class="box">
+        <input
+          type="checkbox"
+          name="self_rotation"
+          value="true"
+          defaultChecked=${isChecked}
+          aria-invalid=${message ? 'true' : undefined}
+          aria-describedby=${message ? messageId : undefined}
+        />
+        <span>Can rotate itself</span>
+        <span class="quiet small-text">Whoever has the current secret can replace it with a new one.</span>
+      </label>
+      ${message && html`<p id=${messageId} class="fault">${message}</p>`}
+    </div>`;
+}
+
 /** The fields of a new key, or of the key `before` if it is edited. */
 export function KeyFields({ session, catalogue, error, before }) {
   const [expiry, setExpiry] = useState(before ? 'keep' : 'default');
@@ -122,12 +152,6 @@ export function KeyFields({ session, catalogue, error, before }) {
       canInherit
       meters=${meters}
     />`;
-  const selfRotationBox = html`
-    <label class="box">
-      <input type="checkbox" name="self_rotation" value="true" defaultChecked=${before?.self_rotation} />
-      <span>Can rotate itself</span>
-      <span class="quiet small-text">Whoever has the current secret can replace it with a new one.</span>
-    </label>`;
   return html`
     <${Field} label="Name" name="name" error=${error} value=${before?.name} />
     ${!before && prefixes.length > 1 && prefixField}
@@ -148,7 +172,7 @@ export function KeyFields({ session, catalogue, error, before }) {
     >
       ${addressesInput}
     <//>
-    ${selfRotationBox}
+    <${SelfRotationBox} error=${error} isChecked=${before?.self_rotation} />
     ${session.isPlatform && limitsField}
     <${MetadataField} error=${error} value=${before?.metadata} />`;
 }
