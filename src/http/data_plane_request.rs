@@ -97,9 +97,16 @@ impl<'a> DataPlaneRequest<'a> {
         );
     }
 
-    /// Logs an error of the server.
+    /// Logs an error of the server. Of the requests that fail with the same code because something isn't available, one a
+    /// minute is logged: there can be thousands a second.
     pub(crate) fn log_server_error(&self, error: &Error) {
-        if error.code.is_server_error() {
+        let repeated = &self.app.traffic.repeated_requests;
+        let is_logged = match error.code.class() {
+            CodeClass::Bug => true,
+            CodeClass::Unavailable => repeated.count_request(self.app.clock.now(), error.code.name()),
+            _ => false,
+        };
+        if is_logged {
             let redactor = self.redactor();
             let path = redactor.logged_text(self.head.uri.path());
             let cause = error.to_string();

@@ -110,8 +110,14 @@ async fn i12_a_batch_logs_a_cause_once() {
     let request = admin.request_at_root(Method::POST, PATH).header("x-request-id", "the-batch");
     let answer = admin.send(request.json(&batch(&secret, 100))).await;
     assert!(valid_count(&answer) < 90, "more than ten could not be decided");
+    for _ in 0..5 {
+        let answer = verify(&admin, &batch(&secret, 100)).await;
+        assert!(valid_count(&answer) < 100);
+    }
     assert_eq!(server.terminate(), Some(0));
-    let lines: Vec<_> = server.log.iter().filter(|line| line.contains("the-batch")).collect();
+    let failures: Vec<_> = server.log.iter().filter(|line| line.contains("request failed")).collect();
+    assert!(failures.len() <= 2, "at most one minute began: {failures:#?}");
+    let lines: Vec<_> = failures.iter().filter(|line| line.contains("the-batch")).collect();
     assert_eq!(lines.len(), 1, "{lines:#?}");
-    assert!(lines[0].contains("request failed") && lines[0].contains("memory"), "{lines:?}");
+    assert!(lines[0].contains("memory"), "{lines:?}");
 }
