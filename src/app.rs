@@ -73,7 +73,9 @@ pub struct App {
     /// Requests with an `Idempotency-Key` that are being processed.
     pub in_flight: Arc<InFlight>,
     /// The running audit exports and chain verifications.
-    pub(crate) long_reads: Arc<LongReads>,
+    pub(crate) audit_reads: Arc<LongReads>,
+    /// The running usage reports by user.
+    pub(crate) usage_by_user_reads: Arc<LongReads>,
     /// What is held in memory until it is stored.
     pub unstored: Unstored,
     /// Seals and opens the cursors of lists.

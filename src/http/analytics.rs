@@ -21,7 +21,9 @@ use crate::service::{overview, usage, verification_log};
 /// another `meter`), a ranking that is accurate to within one eighth.
 ///
 /// With `group_by=user`, the usage of all keys is added up, and `groups` has at most 1,000 entries. Keys without a user
-/// form one group, whose `id` is `null`. If too many keys were used in the period, the response is 400.
+/// form one group, whose `id` is `null`. If more than 25,000 keys were used in the period, or their usage is more than
+/// 100,000 hours and days, the response is 400. While another such report of the organization is running, or of a platform
+/// key, or two of others are, it is 429.
 #[utoipa::path(
     get, path = "/admin/v1/analytics/usage", tag = "Analytics", operation_id = "getUsage",
     params(UsageFilter),

@@ -9,6 +9,7 @@ use ring::rand::SystemRandom;
 use super::{housekeeping, usage, usage_reports, windows};
 use crate::app::catalogue::CatalogueCache;
 use crate::app::cursors::Cursors;
+use crate::app::long_reads::LongReads;
 use crate::app::unstored::Unstored;
 use crate::app::{App, MemoryBudgets, RateLimiters, Traffic};
 use crate::clock::Clock;
@@ -78,7 +79,8 @@ async fn open_with(config: Config, clock: Clock, allow_read_only: bool) -> Resul
         rate_limiters: RateLimiters::default(),
         memory: MemoryBudgets::new(request_memory_bytes),
         in_flight: Arc::default(),
-        long_reads: Arc::default(),
+        audit_reads: LongReads::of_audit_log(),
+        usage_by_user_reads: LongReads::of_usage_by_user(),
         unstored: Unstored::default(),
         cursors: Cursors::new(&cursor_key)?,
         random: SystemRandom::new(),

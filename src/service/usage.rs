@@ -116,6 +116,10 @@ fn write_denial(tx: &Tx<'_>, denial: &Denial) -> Result<()> {
 
 /// Reports the verifications of an API key, of an organization's keys, or of all keys that the caller can
 /// access.
+///
+/// # Errors
+/// `INVALID_REQUEST`; `NOT_FOUND` if the caller can't access the organization or key; `RATE_LIMITED` while another report
+/// by user of the caller's organization is running, or too many are.
 pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<Usage> {
     let filter = UsageFilter::read(&mut query);
     let hourly_days = app.settings.get().await?.settings.retention.usage_hourly_days;
@@ -123,7 +127,11 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, mut query: Query) 
     query.finish(())?;
     let UsageFilter { org_id, key_id, group_by, meter, .. } = filter;
     let org_id = effective_organization(&ctx.caller, org_id)?;
+    let is_by_user = group_by == Some(GroupBy::User);
+    let running = is_by_user.then(|| app.usage_by_user_reads.start(&ctx.caller)).transpose()?;
     read_audited(app, ctx, move |tx, caller| {
+        // Dropped when the reader of the database is free again, even if nobody waits for the report any more.
+        let _running = running;
         let query = UsageQuery::find(tx, caller, org_id.as_deref(), key_id.as_deref())?;
         let stored: HashMap<_, _> =
             store::usage::usage_by_bucket(tx, query.subject, &span)?.into_iter().collect();

@@ -44,6 +44,25 @@ pub(crate) fn count_lookups(tx: &Tx<'_>, keys: SubjectSet, part: &Span, max: u64
     Ok(tx.query_first(&sql, params![parent_number(keys), start, end, max], |row| row.get(0))?.unwrap_or(0))
 }
 
+/// Fetches the keys that were used in a part of a span, at most `max`, each with the id of its user.
+pub(crate) fn keys_with_users(
+    tx: &Tx<'_>,
+    keys: SubjectSet,
+    part: &Span,
+    max: usize,
+) -> Result<Vec<(i64, Option<String>)>> {
+    let (buckets, condition) = keys_and_buckets(keys, part.interval);
+    // DISTINCT comes first, so that each key is looked up once.
+    let sql = format!(
+        "{buckets} SELECT used.subject, k.user_id \
+         FROM (SELECT DISTINCT d.subject FROM buckets CROSS JOIN usage_daily d WHERE {condition}) used \
+         LEFT JOIN api_keys k ON k.seq = used.subject LIMIT ?4"
+    );
+    let (start, end) = (part.start.as_millis(), part.buckets_end().as_millis());
+    let max = i64::try_from(max).unwrap_or(i64::MAX);
+    tx.query_all(&sql, params![parent_number(keys), start, end, max], |row| Ok((row.get(0)?, row.get(1)?)))
+}
+
 /// Passes the counts of each key and bucket of a part of a span to `add`, with the key's `seq`.
 pub(crate) fn each_count(
     tx: &Tx<'_>,

@@ -46,7 +46,7 @@ pub(crate) async fn verify(
     mut query: Query,
     disconnected: impl Future<Output = ()>,
 ) -> Result<Verification> {
-    let _running = app.long_reads.start(&ctx.caller)?;
+    let _running = app.audit_reads.start(&ctx.caller)?;
     let AnchorQuery { anchor } = AnchorQuery::read(&mut query);
     query.finish(())?;
     let anchor = anchor.as_deref().map(parse_chain_anchor).transpose()?;

@@ -90,7 +90,7 @@ pub(crate) async fn export(
     ctx: &Arc<RequestContext>,
     mut query: Query,
 ) -> Result<(ExportFormat, ExportChunks)> {
-    let running = app.long_reads.start(&ctx.caller)?;
+    let running = app.audit_reads.start(&ctx.caller)?;
     let ExportQuery { format, bom } = ExportQuery::read(&mut query);
     let format = format.unwrap_or_default();
     let with_bom = bom.unwrap_or(false);

@@ -1,7 +1,9 @@
-//! Invariant 12: audit exports and chain verifications run one at a time for a key, and four in all.
+//! Invariant 12: audit exports and chain verifications run one at a time for a key, and four in all; usage reports by user
+//! one at a time for an organization, and two in all.
 
 use std::time::Duration;
 
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use reqwest::Method;
 use serde_json::Value;
 use tollhouse::store;
@@ -150,4 +152,49 @@ async fn i12_a_chain_verification_stops_when_its_client_leaves() {
     tokio::time::timeout(DEADLINE, recorded).await.expect("it still runs");
     drop(release);
     assert_eq!(admin.get(VERIFY).await.status, 200);
+}
+
+/// An organization's keys together have one usage report by user at a time, and all organizations two; other reads aren't
+/// affected.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn i12_usage_reports_by_user_are_limited_for_each_organization_and_in_all() {
+    const BY_USER: &str = "/analytics/usage?group_by=user";
+    let server = Server::with(|config| config.database.read_timeout = Duration::from_secs(3600)).await;
+    let mut clients = Vec::new();
+    for id in ["org_1", "org_2", "org_3"] {
+        server.organization(id).await;
+        for _ in 0..2 {
+            clients.push(server.key(Some(id), &["admin:analytics"]).await.0);
+        }
+    }
+    for client in &clients {
+        assert_eq!(client.get(BY_USER).await.status, 200);
+    }
+    // With all readers occupied, a report that is admitted can't end.
+    let release = occupy_readers(&server).await;
+    let mut refused = Vec::new();
+    let mut reports: FuturesUnordered<_> = clients[..2].iter().map(|client| client.get(BY_USER)).collect();
+    let mut next = async |reports: &mut FuturesUnordered<_>, count: usize| {
+        for _ in 0..count {
+            let answer = tokio::time::timeout(DEADLINE, reports.next()).await.expect("not refused").unwrap();
+            refused.push(answer);
+        }
+    };
+    next(&mut reports, 1).await;
+    // Of the other two organizations, one is admitted.
+    reports.extend([clients[2].get(BY_USER), clients[4].get(BY_USER)]);
+    next(&mut reports, 1).await;
+    expect_limited(&refused[0], "Another usage report by user");
+    expect_limited(&refused[1], "Too many usage reports by user");
+    let by_key = clients.iter().map(|client| client.get("/analytics/usage?group_by=key"));
+    let others: FuturesUnordered<_> = by_key.collect();
+    drop(release);
+    let answers: Vec<_> = reports.chain(others).collect().await;
+    assert_eq!(answers.len(), 2 + 6);
+    for answer in answers {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    for client in &clients {
+        assert_eq!(client.get(BY_USER).await.status, 200);
+    }
 }

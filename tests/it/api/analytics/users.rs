@@ -176,6 +176,19 @@ async fn i9_the_units_of_a_meter_are_added_up_by_user() {
     }
 }
 
+/// Adds usage of keys of the platform, with these numbers, on as many days.
+fn add_usage(server: &Server, first_key: u32, keys: u32, days: u32) {
+    let conn = Connection::open(server.dir.path().join("data/tollhouse.db")).unwrap();
+    let sql = format!(
+        "WITH RECURSIVE n (i) AS (VALUES ({first_key}) UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {first_key} + {keys}), \
+         days (day) AS (VALUES (0) UNION ALL SELECT day + 1 FROM days WHERE day + 1 < {days}) \
+         INSERT INTO usage_daily SELECT start - day * 86400000, i, cost, revoked, disabled, expired, \
+         organization_suspended, owner_inactive, ip_not_allowed, insufficient_scope, quota_exceeded, rate_limited, \
+         valid, -1, magnitude FROM n, days, (SELECT * FROM usage_daily WHERE subject > 0 LIMIT 1)"
+    );
+    conn.execute_batch(&sql).unwrap();
+}
+
 #[tokio::test]
 async fn i12_too_many_keys_are_not_added_up() {
     let server = Server::start().await;
@@ -183,17 +196,31 @@ async fn i12_too_many_keys_are_not_added_up() {
     let key = key_of_user(&server, Some("org_1"), Some("user_ada"), "key_1").await;
     key.count(&server, Valid, 3);
     flush(&server).await;
-    let conn = Connection::open(server.dir.path().join("data/tollhouse.db")).unwrap();
-    conn.execute_batch(
-        "WITH RECURSIVE n (i) AS (VALUES (1000) UNION ALL SELECT i + 1 FROM n WHERE i < 251000) \
-         INSERT INTO usage_daily SELECT start, i, cost, revoked, disabled, expired, organization_suspended, \
-         owner_inactive, ip_not_allowed, insufficient_scope, quota_exceeded, rate_limited, valid, -1, magnitude \
-         FROM n, usage_daily WHERE subject > 0",
-    )
-    .unwrap();
     let admin = server.admin();
-    let answer = admin.get("/analytics/usage?group_by=user&period=1d").await;
-    expect_invalid(&answer, &[("group_by", "TOO_MANY")]);
+    let today = "/analytics/usage?group_by=user&period=1d&interval=day";
+    // With 24,999 keys more it is the maximum.
+    add_usage(&server, 1000, 24_999, 1);
+    let all = expect_ok(admin.get(today).await, 200);
+    assert_eq!(all["groups"][0]["totals"]["requests"], 24_999 * 3);
+    assert_eq!(all["groups"][1]["totals"]["requests"], 3);
+    add_usage(&server, 1000 + 24_999, 1, 1);
+    expect_invalid(&admin.get(today).await, &[("group_by", "TOO_MANY")]);
     let own = by_user(&admin, "period=1d&org_id=org_1").await;
     assert_eq!(groups(&own, "groups"), expected_groups(&[("user_ada", 3)]));
+}
+
+#[tokio::test]
+async fn i12_too_many_days_of_keys_are_not_added_up() {
+    let server = Server::start().await;
+    create_members(&server).await;
+    let key = key_of_user(&server, Some("org_1"), Some("user_ada"), "key_1").await;
+    key.count(&server, Valid, 3);
+    flush(&server).await;
+    add_usage(&server, 1000, 10_000, 10);
+    let admin = server.admin();
+    // A period of 9 days touches 10 of them, with one row more than the maximum.
+    for (days, status) in [(8, 200), (9, 400)] {
+        let answer = admin.get(&format!("/analytics/usage?group_by=user&period={days}d&interval=day")).await;
+        assert_eq!(answer.status, status, "{days}: {answer:?}");
+    }
 }
