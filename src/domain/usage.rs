@@ -394,7 +394,8 @@ pub(crate) struct Group {
     /// user.
     #[schema(required, example = "key_123")]
     pub(crate) id: Option<String>,
-    /// Name of the key, organization or user, or the code of the outcome.
+    /// Name of the key, organization or user, or the code of the outcome. `null` without an `id`, and for a user that the
+    /// calling key can't read: without `admin:users`, a deleted user, or one who isn't a member of its organization.
     #[schema(required, example = "Production API Key")]
     pub(crate) name: Option<String>,
     /// Totals of the group.

@@ -154,7 +154,7 @@ pub(crate) async fn get(app: &App, ctx: &Arc<RequestContext>, mut query: Query) 
             Some(GroupBy::Code) => total.by_code(),
             Some(GroupBy::Key) => query.group_by_key(tx, meter, &span)?,
             Some(GroupBy::Organization) => query.group_by_organization(tx, meter, &span)?,
-            Some(GroupBy::User) => group_by_user(tx, query.subject, meter, &span)?,
+            Some(GroupBy::User) => group_by_user(tx, caller, query.subject, meter, &span)?,
         };
         let usage = Usage {
             org_id,

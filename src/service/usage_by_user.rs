@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::HashMap;
 
+use crate::domain::access::Caller;
 use crate::domain::meter::Meter;
 use crate::domain::subject::Subject;
 use crate::domain::usage::{Group, Span, UsageCounts};
@@ -20,11 +21,17 @@ const MAX_KEYS: usize = 25_000;
 const MAX_GROUPS: usize = 1_000;
 
 /// The usage of a key, of an organization's keys or of all keys, by user, busiest first. The keys without a user form a
-/// group without an id.
+/// group without an id. Only users that the caller can read have a name.
 ///
 /// # Errors
 /// `INVALID_REQUEST` if too many keys were used in too long a time.
-pub(super) fn group_by_user(tx: &Tx<'_>, subject: Subject, meter: Meter, span: &Span) -> Result<Vec<Group>> {
+pub(super) fn group_by_user(
+    tx: &Tx<'_>,
+    caller: &Caller,
+    subject: Subject,
+    meter: Meter,
+    span: &Span,
+) -> Result<Vec<Group>> {
     let mut by_user = match subject {
         Subject::Key(seq) => {
             let user = store::usage_by_key::find_user_id(tx, seq)?;
@@ -43,8 +50,10 @@ pub(super) fn group_by_user(tx: &Tx<'_>, subject: Subject, meter: Meter, span: &
     ranking.truncate(MAX_GROUPS);
     let group = |(id, counts): (Option<String>, UsageCounts)| {
         let name = match &id {
-            Some(id) => store::usage_by_key::find_user_name(tx, id)?,
-            None => None,
+            Some(id) if caller.has_scope("admin:users") => {
+                store::usage_by_key::find_user_name(tx, id, caller.organization_id())?
+            }
+            _ => None,
         };
         Ok(Group { id, name, totals: counts.totals() })
     };

@@ -113,7 +113,9 @@ pub(crate) fn find_user_id(tx: &Tx<'_>, key_seq: i64) -> Result<Option<String>> 
     Ok(tx.query_first(sql, params![key_seq], |row| row.get(0))?.flatten())
 }
 
-/// Fetches the name of a user, deleted or not.
-pub(crate) fn find_user_name(tx: &Tx<'_>, id: &str) -> Result<Option<String>> {
-    tx.query_first("SELECT name FROM users WHERE id = ?1", params![id], |row| row.get(0))
+/// Fetches the name of a user: one that isn't deleted and, with an organization, is a member of it.
+pub(crate) fn find_user_name(tx: &Tx<'_>, id: &str, member_of: Option<&str>) -> Result<Option<String>> {
+    let sql = "SELECT name FROM users WHERE id = ?1 AND deleted_at IS NULL AND (?2 IS NULL OR EXISTS \
+               (SELECT 1 FROM memberships WHERE organization_id = ?2 AND user_id = users.id))";
+    tx.query_first(sql, params![id, member_of], |row| row.get(0))
 }

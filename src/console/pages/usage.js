@@ -55,6 +55,8 @@ function GroupName({ session, grouping, group }) {
     return html`<${Badge} label=${format.words(id)} tone=${id === 'VALID' ? 'good' : 'warn'} />`;
   }
   const { path, scope, nameOfNull } = GROUP_PAGES[grouping];
+  // A user that the session can't read has no name and no page.
+  if (id && !name) return html`<code>${id}</code>`;
   return id && session.can(scope) ? html`<a href=${`#/${path}/${id}`}>${name}</a>` : (name ?? nameOfNull);
 }
 

@@ -93,11 +93,67 @@ async fn the_keys_of_a_user_are_added_up() {
     assert_eq!(groups(&own, "groups"), expected_groups(&[("user_ada", 24)]));
     expect_error(&client.get("/analytics/usage?group_by=user&org_id=org_1").await, 404, "NOT_FOUND");
 
-    // The usage of a deleted user is kept with the name.
+    // The usage of a deleted user is kept.
     expect_ok(admin.delete("/users/user_bob").await, 200);
     let after = by_user(&admin, "period=9d").await;
-    assert_eq!(after["groups"][0]["name"], "user_bob");
     assert_eq!(groups(&after, "groups")[0], ("user_bob".to_owned(), 76));
+}
+
+/// A report names only users that the caller can read.
+#[tokio::test]
+async fn i5_names_of_users_are_shown_to_those_who_can_read_them() {
+    let server = Server::start().await;
+    create_members(&server).await;
+    for (user, id) in [("user_ada", "key_1"), ("user_bob", "key_2")] {
+        key_of_user(&server, Some("org_1"), Some(user), id).await.count(&server, Valid, 1);
+    }
+    flush(&server).await;
+    let mut callers = Vec::new();
+    for organization in [None, Some("org_1")] {
+        for scopes in [&["admin:analytics"][..], &["admin:analytics", "admin:users"], &["admin:*"]] {
+            let reads_users = scopes != ["admin:analytics"];
+            callers.push((organization, server.key(organization, scopes).await.0, reads_users));
+        }
+    }
+    let admin = server.admin();
+    let everyone: &[&str] = &["user_ada", "user_bob"];
+    for (step, of_platform, of_organization) in [
+        ("", everyone, everyone),
+        ("/organizations/org_1/members/user_ada", everyone, &["user_bob"]),
+        ("/users/user_bob", &["user_ada"], &[]),
+    ] {
+        if !step.is_empty() {
+            expect_ok(admin.delete(step).await, 200);
+        }
+        for (organization, caller, reads_users) in &callers {
+            let readable = match (reads_users, organization) {
+                (false, _) => &[],
+                (true, None) => of_platform,
+                (true, Some(_)) => of_organization,
+            };
+            let data = by_user(caller, "period=9d").await;
+            let mut users: Vec<_> =
+                data["groups"].as_array().unwrap().iter().map(|user| (&user["id"], &user["name"])).collect();
+            users.sort_unstable_by_key(|(id, _)| id.as_str());
+            let expected = everyone
+                .iter()
+                .map(|id| (json!(id), if readable.contains(id) { json!(id) } else { Value::Null }));
+            let expected: Vec<_> = expected.collect();
+            assert_eq!(
+                users,
+                expected.iter().map(|(id, name)| (id, name)).collect::<Vec<_>>(),
+                "{step} {organization:?}"
+            );
+            for id in everyone.iter().filter(|_| *reads_users) {
+                let status = if readable.contains(id) { 200 } else { 404 };
+                assert_eq!(
+                    caller.get(&format!("/users/{id}")).await.status,
+                    status,
+                    "{step} {organization:?} {id}"
+                );
+            }
+        }
+    }
 }
 
 /// Hours are grouped for as long as they are kept, even if days are to be kept for a shorter time.
