@@ -88,8 +88,8 @@ pub struct RateLimits {
     /// Maximum number of batch requests of a key per minute; 0 means no limit.
     #[schema(maximum = 1_000_000_000, example = 100)]
     pub batch_per_minute: u32,
-    /// All keys of an organization together may make this many times the calls and batches of one key; 0
-    /// means no limit for organizations.
+    /// All keys of an organization together may make this many times the calls, batches and calls of `/v1/keys/self` of
+    /// one key; 0 means no limit for organizations.
     #[schema(maximum = 1_000, example = 5)]
     pub organization_factor: u32,
     /// Maximum number of failed authentications of a client address per minute; 0 means no limit.

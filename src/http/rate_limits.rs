@@ -72,8 +72,7 @@ fn limits_of_call<'a>(
                 Ok(()) => &app.rate_limiters.own_key,
                 Err(_) => &app.rate_limiters.own_key_superseded,
             };
-            let key = (&caller.key()?.id, per_minute(OWN_KEY_PER_MINUTE));
-            return Some((buckets, CallLimits { key, organization: None }));
+            (buckets, OWN_KEY_PER_MINUTE)
         }
     };
     let key = caller.key().filter(|_| per_key > 0)?;

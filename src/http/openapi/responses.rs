@@ -29,7 +29,7 @@ pub(super) const RESPONSE_HEADERS: &[(&str, Type, &str, &str)] = &[
     (RATE_LIMIT_HEADERS[0], Type::Integer, "500", "Requests that a full bucket allows. If several limits apply, this header, `X-RateLimit-Remaining` and `X-RateLimit-Reset` show the limit that refused the request, otherwise the one with the fewest requests left. All rate limit headers are absent if no limit is set."),
     (RATE_LIMIT_HEADERS[1], Type::Integer, "499", "Requests left now."),
     (RATE_LIMIT_HEADERS[2], Type::Integer, "1795417690", "Unix time, in seconds, at which all requests are available again."),
-    (RATE_LIMIT_HEADERS[3], Type::String, "\"admin\";q=500;w=60, \"admin-organization\";q=2500;w=60", "The limits, as in the IETF draft: `q` requests per `w` seconds. In the Admin API, `admin` (for a batch, `batch`) is the limit of the calling key, and `admin-organization` (`batch-organization`) the one that all keys of its organization share. Under `/v1/keys/self`, `self` is the limit of the calling key."),
+    (RATE_LIMIT_HEADERS[3], Type::String, "\"admin\";q=500;w=60, \"admin-organization\";q=2500;w=60", "The limits, as in the IETF draft: `q` requests per `w` seconds. In the Admin API, `admin` (for a batch, `batch`) is the limit of the calling key, and `admin-organization` (`batch-organization`) the one that all keys of its organization share. Under `/v1/keys/self`, they are `self` and `self-organization`."),
     (RATE_LIMIT_HEADERS[4], Type::String, "\"admin\";r=499;t=1, \"admin-organization\";r=2499;t=1", "For each limit, requests left (`r`) and seconds until the next one is available (`t`)."),
 ];
 

@@ -353,8 +353,9 @@ async fn calls_are_limited_for_each_key() {
     for answer in [read(&client).await, revoke(&client).await, rotate(&client, 0).await] {
         expect_error(&answer, 429, "RATE_LIMITED");
         assert_eq!(answer.header("retry-after"), Some("1"));
-        assert_eq!(answer.header("ratelimit-policy"), Some("\"self\";q=60;w=60"));
-        assert_eq!(answer.header("ratelimit"), Some("\"self\";r=0;t=1"));
+        let policies = "\"self\";q=60;w=60, \"self-organization\";q=300;w=60";
+        assert_eq!(answer.header("ratelimit-policy"), Some(policies));
+        assert_eq!(answer.header("ratelimit"), Some("\"self\";r=0;t=1, \"self-organization\";r=240;t=1"));
     }
     assert_eq!(code(&server, &client).await, "VALID");
     expect_ok(read(&other).await, 200);

@@ -21,6 +21,7 @@ mod moved_files;
 mod no_room;
 mod organization_limits;
 mod own_key;
+mod own_key_limits;
 mod owned_keys;
 mod plan_moves;
 mod pruning;
