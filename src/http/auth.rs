@@ -216,6 +216,9 @@ pub(crate) fn bearer_token_or_api_key(headers: &HeaderMap) -> Result<&str> {
         (Some(_), Some(_)) => return missing("Send the X-Api-Key header only once."),
     };
     match api_key {
+        None if !headers.contains_key(AUTHORIZATION) => {
+            missing("Send your API key as Authorization: Bearer <key> or X-Api-Key: <key>.")
+        }
         None => bearer_token(headers),
         // An `Authorization` header with another scheme, such as Basic, is meant for the upstream.
         Some(api_key) if !uses_bearer_auth(headers) && headers.get_all(AUTHORIZATION).iter().count() < 2 => {

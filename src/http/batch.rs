@@ -24,6 +24,9 @@ use crate::service::operation::{self, Answer, Applied, Tx};
 
 /// The path prefix of all operations of a batch; an operation may omit it.
 const PATH_PREFIX: &str = "/admin/v1";
+/// Why an operation with an unknown path fails.
+const NOT_AN_ADMIN_PATH: &str =
+    "The Admin API doesn't have this path, and a batch can contain only operations of the Admin API.";
 
 /// The results of a batch.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -56,7 +59,7 @@ pub(crate) struct OperationResult {
 /// Runs up to 100 operations, which are changes or reads of single resources, in order and in one
 /// transaction. Each operation is authorized, validated and recorded like a separate request, and sees
 /// the effects of the operations before it. A batch counts as one request, in its own rate limit.
-/// Lists, exports and batches can't be operations.
+/// Lists, exports, batches and requests outside the Admin API can't be operations.
 ///
 /// If an operation of an atomic batch fails, no changes are made: `error.results` has its status, and
 /// `424` for all others. In a batch that isn't atomic, operations succeed or fail independently.
@@ -242,7 +245,12 @@ async fn prepare_operation(
     let RouteMatch { route, params, .. } = match matched {
         Ok(matched) => matched,
         Err(unmatched) => {
-            return Ok(Some(BatchOperation { ctx: Arc::new(ctx), prepared: Err(*unmatched.error) }));
+            let error = match unmatched.error.code {
+                // The path may exist outside the Admin API.
+                Code::NotFound => Error::new(Code::NotFound, NOT_AN_ADMIN_PATH),
+                _ => *unmatched.error,
+            };
+            return Ok(Some(BatchOperation { ctx: Arc::new(ctx), prepared: Err(error) }));
         }
     };
     let Dispatch::Operation(prepare) = route.dispatch else { return Ok(None) };

@@ -253,7 +253,19 @@ async fn a_repeated_rotation_is_refused() {
     // A batch has only operations of the Admin API.
     let operation = json!({"method": "POST", "path": "/v1/keys/self/revoke"});
     let batch = server.admin().post("/batch", json!({"atomic": false, "operations": [operation]})).await;
-    assert_eq!(expect_ok(batch, 200)["results"][0]["status"], 404);
+    let result = &expect_ok(batch, 200)["results"][0];
+    assert_eq!(result["status"], 404);
+    let message = result["body"]["error"]["message"].as_str().unwrap();
+    assert!(message.contains("only operations of the Admin API"), "{message}");
+}
+
+#[tokio::test]
+async fn a_request_without_a_key_is_told_how_to_send_one() {
+    let server = Server::start().await;
+    let answer = read(&server.anonymous()).await;
+    expect_error(&answer, 401, "UNAUTHENTICATED");
+    let message = "Send your API key as Authorization: Bearer <key> or X-Api-Key: <key>.";
+    assert_eq!(answer.json["error"]["message"], message);
 }
 
 #[tokio::test]
