@@ -2,52 +2,18 @@ use std::sync::Arc;
 
 use super::*;
 use crate::domain::action::Action;
-use crate::domain::api_key::{ApiKey, Memo, Status, Tenant};
+use crate::domain::api_key::Status;
 use crate::domain::json::Json;
-use crate::domain::organization;
 use crate::domain::time::Timestamp;
+use crate::verify::test_credential::test_credential;
 
 fn credential(id: &str, organization_id: Option<&str>, scopes: &[&str]) -> Credential {
-    let at = Timestamp::from_millis(1);
-    let key = ApiKey {
-        id: id.to_owned(),
-        organization_id: organization_id.map(str::to_owned),
-        user_id: None,
-        name: "n".to_owned(),
-        start: "toll_a1B2".to_owned(),
-        scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
-        status: Status::Active,
-        expires_at: None,
-        allowed_ips: None,
-        limits: None,
-        self_rotation: false,
-        metadata: Default::default(),
-        created_by: None,
-        created_at: at,
-        updated_at: at,
-        last_used_at: None,
-        rotated_at: None,
-        previous_secret_expires_at: None,
-        revoked_at: None,
-        revoked_reason: None,
-        revision: 1,
-    };
-    let organization = organization_id.map(|_| Tenant {
-        seq: 1,
-        name: "n".to_owned(),
-        plan: "standard".to_owned(),
-        status: organization::Status::Active,
-        limits: None,
-    });
-    Credential {
-        seq: 1,
-        key,
-        secret_ends_at: None,
-        organization,
-        owner: None,
-        owner_external_id: None,
-        memo: Memo::default(),
-    }
+    let mut credential = test_credential(1, 1);
+    id.clone_into(&mut credential.key.id);
+    credential.key.organization_id = organization_id.map(str::to_owned);
+    credential.key.scopes = scopes.iter().map(|&scope| scope.to_owned()).collect();
+    credential.organization = credential.organization.filter(|_| organization_id.is_some());
+    credential
 }
 
 fn platform_caller() -> Caller {

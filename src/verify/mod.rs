@@ -18,6 +18,8 @@ pub(crate) mod report_queue;
 pub mod secret;
 pub(crate) mod settings;
 pub(crate) mod subject_state;
+#[cfg(test)]
+mod test_credential;
 pub(crate) mod unwritten_usage;
 pub mod verifier;
 pub mod version_clock;

@@ -8,12 +8,11 @@ use tokio::sync::Semaphore;
 
 use super::*;
 use crate::config::Config;
-use crate::domain::api_key::{ApiKey, Status, Tenant};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::limits::{Limit, LimitSpan};
 use crate::domain::meter::Meter;
-use crate::domain::organization;
 use crate::domain::settings::{Plan, SETTINGS_ID, StoredSettings};
+use crate::verify::test_credential::test_credential;
 use crate::verify::version_clock::VersionClock;
 
 /// What the database has: the plans, each with one limit for keys, and the plan of the organization.
@@ -41,46 +40,11 @@ impl Database {
     }
 
     fn credential(&self) -> Credential {
-        let at = Timestamp::from_millis(0);
-        let key = ApiKey {
-            id: "key_1".to_owned(),
-            organization_id: Some("org_1".to_owned()),
-            user_id: None,
-            name: "n".to_owned(),
-            start: String::new(),
-            scopes: Vec::new(),
-            status: Status::Active,
-            expires_at: None,
-            allowed_ips: None,
-            limits: None,
-            self_rotation: false,
-            metadata: Default::default(),
-            created_by: None,
-            created_at: at,
-            updated_at: at,
-            last_used_at: None,
-            rotated_at: None,
-            previous_secret_expires_at: None,
-            revoked_at: None,
-            revoked_reason: None,
-            revision: 1,
-        };
-        let organization = Some(Tenant {
-            seq: 1,
-            name: "o".to_owned(),
-            plan: (*self.plan.lock()).to_owned(),
-            status: organization::Status::Active,
-            limits: None,
-        });
-        Credential {
-            seq: 1,
-            key,
-            secret_ends_at: None,
-            organization,
-            owner: None,
-            owner_external_id: None,
-            memo: Default::default(),
+        let mut credential = test_credential(1, 1);
+        if let Some(organization) = &mut credential.organization {
+            organization.plan = (*self.plan.lock()).to_owned();
         }
+        credential
     }
 }
 

@@ -2,12 +2,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use super::*;
-use crate::domain::api_key::{ApiKey, Status, Tenant};
 use crate::domain::minute_rows::{MAX_RESERVED_ROWS, MAX_ROWS_IN_MEMORY, MAX_SHARED_ROWS};
-use crate::domain::organization;
 use crate::domain::subject::Subject;
 use crate::error::Code;
 use crate::verify::denials::AggregationKey;
+use crate::verify::test_credential::test_credential;
 
 const MINUTE_MILLIS: i64 = 60_000;
 
@@ -17,48 +16,6 @@ fn timestamp(millis: i64) -> Timestamp {
 
 fn parse_ip(text: &str) -> Option<IpAddr> {
     Some(text.parse().unwrap())
-}
-
-fn test_credential(seq: i64) -> Arc<Credential> {
-    let key = ApiKey {
-        id: format!("key_{seq}"),
-        organization_id: Some("org_1".to_owned()),
-        user_id: None,
-        name: "n".to_owned(),
-        start: String::new(),
-        scopes: Vec::new(),
-        status: Status::Active,
-        expires_at: None,
-        allowed_ips: None,
-        limits: None,
-        self_rotation: false,
-        metadata: Default::default(),
-        created_by: None,
-        created_at: timestamp(0),
-        updated_at: timestamp(0),
-        last_used_at: None,
-        rotated_at: None,
-        previous_secret_expires_at: None,
-        revoked_at: None,
-        revoked_reason: None,
-        revision: 1,
-    };
-    let organization = Some(Tenant {
-        seq: 1,
-        name: "One".to_owned(),
-        plan: "standard".to_owned(),
-        status: organization::Status::Active,
-        limits: None,
-    });
-    Arc::new(Credential {
-        seq,
-        key,
-        secret_ends_at: None,
-        organization,
-        owner: None,
-        owner_external_id: None,
-        memo: Default::default(),
-    })
 }
 
 /// The state of the key with this `seq`.
@@ -223,8 +180,8 @@ fn i10_a_full_recorder_refuses_new_rows_and_still_counts_in_existing_ones() {
 #[test]
 fn denials_are_aggregated_by_minute_code_and_key_or_address() {
     let recorder = Recorder::default();
-    let key_1 = test_credential(1);
-    let key_2 = test_credential(2);
+    let key_1 = test_credential(1, 1);
+    let key_2 = test_credential(1, 2);
     for (key, code, from, now) in [
         (&key_1, Outcome::Revoked, "192.0.2.1", 5),
         (&key_1, Outcome::Revoked, "192.0.2.2", 7),
@@ -348,7 +305,7 @@ fn the_chunks_of_a_batch_contain_all_of_its_rows() {
     let recorder = Recorder::default();
     for seq in 0..25 {
         recorder.count_verification(&test_state(seq), Outcome::Disabled, 0, timestamp(0)).unwrap();
-        recorder.count_denial(&test_credential(seq), Outcome::Disabled, None, timestamp(0));
+        recorder.count_denial(&test_credential(1, seq), Outcome::Disabled, None, timestamp(0));
     }
     let chunks = recorder.take().chunks(10);
     let sizes: Vec<_> = chunks.iter().map(|chunk| (chunk.hourly_counts.len(), chunk.denials.len())).collect();

@@ -7,12 +7,11 @@ use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
 use crate::config::{ConfigFlags, EffectiveConfig};
-use crate::domain::api_key::{ApiKey, Credential, Status, Tenant};
-use crate::domain::organization;
 use crate::domain::settings::StoredSettings;
 use crate::domain::subject::Subject;
 use crate::error::Code;
 use crate::verify::subject_state::SubjectState;
+use crate::verify::test_credential::test_credential;
 use crate::verify::version_clock::VersionClock;
 
 /// A queue over writes that are recorded.
@@ -69,7 +68,7 @@ impl Reports {
     fn report(&self, organization: i64, key: i64, meters: usize) -> JoinHandle<Result<bool>> {
         let meters = (0..meters).map(|number| Meter::parse(&format!("m{number}")).unwrap());
         let costs = meters.map(|meter| Cost { meter, units: 1 }).collect();
-        let record = Arc::new(KeyRecord::uncached(credential(organization, key)));
+        let record = Arc::new(KeyRecord::uncached(test_credential(organization, key)));
         let of_organization = Subject::Organization(organization);
         let states = RecordStates {
             key: Arc::new(SubjectState::new(Subject::Key(key), of_organization)),
@@ -91,48 +90,6 @@ impl Reports {
 
     fn waiting(&self) -> usize {
         self.queue.0.waiting.lock().count
-    }
-}
-
-fn credential(organization: i64, seq: i64) -> Credential {
-    let key = ApiKey {
-        id: format!("key_{seq}"),
-        organization_id: Some(format!("org_{organization}")),
-        user_id: None,
-        name: "n".to_owned(),
-        start: String::new(),
-        scopes: Vec::new(),
-        status: Status::Active,
-        expires_at: None,
-        allowed_ips: None,
-        limits: None,
-        self_rotation: false,
-        metadata: Default::default(),
-        created_by: None,
-        created_at: Timestamp::from_millis(0),
-        updated_at: Timestamp::from_millis(0),
-        last_used_at: None,
-        rotated_at: None,
-        previous_secret_expires_at: None,
-        revoked_at: None,
-        revoked_reason: None,
-        revision: 1,
-    };
-    let organization = Some(Tenant {
-        seq: organization,
-        name: "One".to_owned(),
-        plan: "standard".to_owned(),
-        status: organization::Status::Active,
-        limits: None,
-    });
-    Credential {
-        seq,
-        key,
-        secret_ends_at: None,
-        organization,
-        owner: None,
-        owner_external_id: None,
-        memo: Default::default(),
     }
 }
 
