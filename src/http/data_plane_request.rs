@@ -127,8 +127,7 @@ impl<'a> DataPlaneRequest<'a> {
         body: RequestBody,
         allow_basic: bool,
     ) -> Result<(Arc<Credential>, RequestBody)> {
-        let known = auth::find_caller_of_connection(self.app, self.head, self.expiry_time);
-        if let Some(caller) = known.filter(|caller| self.check_access(caller).is_ok()) {
+        if let Some(caller) = self.find_known_caller(self.expiry_time) {
             self.app.unstored.record_call(&caller, self.arrival.wall);
             return Ok((caller, body));
         }
@@ -141,17 +140,27 @@ impl<'a> DataPlaneRequest<'a> {
         body: RequestBody,
         allow_basic: bool,
     ) -> Result<(Arc<Credential>, RequestBody)> {
-        let authenticated = if allow_basic && auth::uses_basic_auth(&self.head.headers) {
-            auth::authenticate_basic(self.app, self.head).await
-        } else {
-            auth::authenticate_for_connection(self.app, self.head).await
-        };
+        let authenticated = self.authenticate(allow_basic).await;
         match self.authorize(authenticated).await {
             Ok(caller) => Ok((caller, body)),
             Err(error) => {
                 call::discard_body(BodyDataStream::new(body), self.head, self.body_limits()).await;
                 Err(error)
             }
+        }
+    }
+
+    /// The caller that this connection knows, if it may still use the data plane at this time.
+    fn find_known_caller(&self, now: Timestamp) -> Option<Arc<Credential>> {
+        auth::find_caller_of_connection(self.app, self.head, now)
+            .filter(|caller| self.check_access(caller).is_ok())
+    }
+
+    async fn authenticate(&self, allow_basic: bool) -> Result<Arc<Credential>> {
+        if allow_basic && auth::uses_basic_auth(&self.head.headers) {
+            auth::authenticate_basic(self.app, self.head).await
+        } else {
+            auth::authenticate_for_connection(self.app, self.head).await
         }
     }
 
@@ -176,6 +185,22 @@ impl<'a> DataPlaneRequest<'a> {
     fn check_access(&self, caller: &Credential) -> Result<()> {
         access::ensure_address_allowed(&caller.key, self.client_ip)?;
         access::require_scope(&caller.key, VERIFY_SCOPES)
+    }
+
+    /// Authorizes the caller and reads the body, which must be JSON. Also returns the time of
+    /// [`read_body_with_time`](Self::read_body_with_time).
+    ///
+    /// # Errors
+    /// Those of [`authorize_caller`](Self::authorize_caller), of the media type and of the body; `INVALID_REQUEST` if there
+    /// is a query.
+    pub(crate) async fn receive_json(&self, body: RequestBody) -> Result<(Arc<Credential>, Bytes, Reading)> {
+        let (caller, body) = self.authorize_caller(body, false).await?;
+        let media_type = call::check_media_type(&self.head.headers, false);
+        let read = self.read_body_with_time(body, caller.key.organization_id.as_deref()).await;
+        media_type?;
+        let (bytes, at) = read?;
+        call::parse_query_string(self.head.uri.query().unwrap_or_default()).finish(())?;
+        Ok((caller, bytes, at))
     }
 
     /// Reads the whole body of a request. Its memory counts against the caller's organization.
@@ -221,19 +246,11 @@ impl<'a> DataPlaneRequest<'a> {
     /// Authorizes the caller again after a wait for its body, in which its key may have been revoked. A caller that
     /// authenticates in the body was not authorized before.
     async fn ensure_still_authorized(&self, at: Reading) -> Result<()> {
-        let headers = &self.head.headers;
-        if !headers.contains_key(AUTHORIZATION) {
-            return Ok(());
-        }
         let now = self.app.clock.expiry_time_at(at.wall, at.monotonic);
-        let known = auth::find_caller_of_connection(self.app, self.head, now);
-        if known.is_some_and(|caller| self.check_access(&caller).is_ok()) {
+        if !self.head.headers.contains_key(AUTHORIZATION) || self.find_known_caller(now).is_some() {
             return Ok(());
         }
-        let authenticated = match auth::uses_basic_auth(headers) {
-            true => auth::authenticate_basic(self.app, self.head).await,
-            false => auth::authenticate_for_connection(self.app, self.head).await,
-        };
+        let authenticated = self.authenticate(true).await;
         self.authorize(authenticated).await.map(|_| ())
     }
 

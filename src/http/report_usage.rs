@@ -4,7 +4,6 @@ use http::StatusCode;
 use serde::Serialize;
 use warp::reply::Response;
 
-use super::call;
 use super::costs::{self, Costs};
 use super::data_plane_request::{DataPlaneRequest, RequestBody};
 use super::reply;
@@ -68,13 +67,8 @@ pub(crate) struct UsageReported {
     ),
 )]
 pub(crate) async fn answer(request: &DataPlaneRequest<'_>, body: RequestBody) -> Result<Response> {
-    let (caller, body) = request.authorize_caller(body, false).await?;
+    let (caller, bytes, _) = request.receive_json(body).await?;
     let organization_id = caller.key.organization_id.as_deref();
-    let media_type = call::check_media_type(&request.head.headers, false);
-    let bytes = request.read_body(body, organization_id).await;
-    media_type?;
-    let bytes = bytes?;
-    call::parse_query_string(request.head.uri.query().unwrap_or_default()).finish(())?;
     let app = request.app;
     let mut json = Json::parse(&bytes)?;
     request.redactor().flag_secrets(&mut json);

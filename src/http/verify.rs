@@ -5,7 +5,7 @@ use warp::reply::Response;
 
 use super::data_plane_request::{DataPlaneRequest, RequestBody};
 use super::verify_params::{GivenKey, KnownNames, VerifyKey, VerifyParams};
-use super::{call, reply, verification};
+use super::{reply, verification};
 use crate::clock::Reading;
 use crate::domain::access;
 use crate::domain::api_key::Credential;
@@ -38,12 +38,7 @@ const KEY_ID_SCOPES: &[&str] = &["admin:keys"];
     ),
 )]
 pub(crate) async fn answer(request: &DataPlaneRequest<'_>, body: RequestBody) -> Result<Response> {
-    let (caller, body) = request.authorize_caller(body, false).await?;
-    let media_type = call::check_media_type(&request.head.headers, false);
-    let read = request.read_body_with_time(body, caller.key.organization_id.as_deref()).await;
-    media_type?;
-    let (bytes, at) = read?;
-    call::parse_query_string(request.head.uri.query().unwrap_or_default()).finish(())?;
+    let (caller, bytes, at) = request.receive_json(body).await?;
     let catalogue = request.app.catalogue().await?;
     let settings = request.app.settings.get().await?;
     let known = KnownNames { catalogue: &catalogue, meters: &settings.settings.meters };

@@ -7,7 +7,7 @@ use warp::reply::Response;
 
 use super::data_plane_request::{DataPlaneRequest, RequestBody};
 use super::verify_params::{KnownNames, VerifyKeys, VerifyParams};
-use super::{call, reply, verification, verify};
+use super::{reply, verification, verify};
 use crate::domain::api_key::Credential;
 use crate::error::{Code, Error, Result};
 
@@ -36,12 +36,7 @@ const MAX_SCOPES_PER_TURN: usize = 100;
     ),
 )]
 pub(crate) async fn answer(request: &DataPlaneRequest<'_>, body: RequestBody) -> Result<Response> {
-    let (caller, body) = request.authorize_caller(body, false).await?;
-    let media_type = call::check_media_type(&request.head.headers, false);
-    let bytes = request.read_body(body, caller.key.organization_id.as_deref()).await;
-    media_type?;
-    let bytes = bytes?;
-    call::parse_query_string(request.head.uri.query().unwrap_or_default()).finish(())?;
+    let (caller, bytes, _) = request.receive_json(body).await?;
     let catalogue = request.app.catalogue().await?;
     let settings = request.app.settings.get().await?;
     let known = KnownNames { catalogue: &catalogue, meters: &settings.settings.meters };
