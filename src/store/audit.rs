@@ -172,8 +172,8 @@ pub(crate) fn last_prunable_event(
     if oldest.is_none_or(|oldest| (time..=now).contains(&oldest)) {
         return Ok(None);
     }
-    // SQLite answers this from the index on `occurred_at`, which is small compared with the table.
-    let sql = "SELECT min(seq) FROM audit_events WHERE occurred_at BETWEEN ?1 AND ?2";
+    // The unary plus makes SQLite use the index on `occurred_at`, which is small compared with the table.
+    let sql = "SELECT min(+seq) FROM audit_events WHERE occurred_at BETWEEN ?1 AND ?2";
     let first_kept: Option<i64> = tx.query_first(sql, params![time, now], |row| row.get(0))?.flatten();
     let before = first_kept.unwrap_or(i64::MAX);
     // The unary plus makes SQLite walk back from `first_kept`, where it finds such an event at once.

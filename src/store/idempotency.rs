@@ -116,8 +116,10 @@ pub(crate) fn prune(
         let bytes: u64 = row.get(1)?;
         Ok((seq, bytes))
     };
+    // The unary pluses make SQLite use the index on `created_at`. Otherwise it would read the table from its end back to
+    // the first expired row, which usually isn't there.
     let sql = "SELECT seq, bytes FROM idempotency WHERE created_at > ?1 \
-               AND seq < (SELECT max(seq) FROM idempotency WHERE created_at < ?2) LIMIT ?3";
+               AND +seq < (SELECT max(+seq) FROM idempotency WHERE created_at < ?2) LIMIT ?3";
     let mut expired =
         tx.query_all(sql, params![now.as_millis(), before.as_millis(), max_rows], seq_and_bytes)?;
     let sql = "SELECT seq, bytes FROM idempotency WHERE created_at < ?1 ORDER BY created_at LIMIT ?2";

@@ -35,6 +35,8 @@ pub mod overview;
 pub(crate) mod part_file;
 mod paths;
 mod probe;
+#[cfg(test)]
+mod prune_tests;
 pub mod quotas;
 pub(crate) mod reader;
 pub(crate) mod reserve;

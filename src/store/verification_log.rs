@@ -70,9 +70,11 @@ pub fn list(tx: &Tx<'_>, filter: &VerificationLogFilter, page: &Page) -> Result<
 /// either kind; returns the larger of both numbers.
 pub(crate) fn prune(tx: &Tx<'_>, before: Timestamp, now: Timestamp, max: usize) -> Result<usize> {
     let max_rows = i64::try_from(max).unwrap_or(i64::MAX);
+    // The unary pluses make SQLite use the index on `minute`. Otherwise it would read the table from its end back to the
+    // first expired row, which usually isn't there.
     let from_future = tx.execute(
         "DELETE FROM verification_log WHERE seq IN (SELECT seq FROM verification_log WHERE minute > ?1 \
-         AND seq < (SELECT max(seq) FROM verification_log WHERE minute < ?2) LIMIT ?3)",
+         AND +seq < (SELECT max(+seq) FROM verification_log WHERE minute < ?2) LIMIT ?3)",
         params![now.as_millis(), before.as_millis(), max_rows],
     )?;
     let expired = tx.execute(
