@@ -34,7 +34,7 @@ pub(super) type SettingPath = Vec<String>;
 pub(crate) struct EffectiveConfig {
     pub(crate) config: Config,
     /// The source of each setting that is not a default, by the setting's name (`http.listen`): a file and
-    /// line, an environment variable or a flag.
+    /// line, an environment variable or a flag. A section of a plan without settings (`plans.free`) has its own.
     pub(crate) setting_sources: BTreeMap<String, String>,
     /// Warnings about environment variables that have no effect but were probably meant as settings.
     pub(crate) warnings: Vec<String>,
@@ -114,6 +114,8 @@ pub(super) struct ConfigLayers {
     kind: FileKind,
     /// The name and the text of the user's file.
     file: Option<(String, String)>,
+    /// The sections of plans that have no settings (`plans.free`), each with its place in the file.
+    empty_plans: Vec<(String, String)>,
     faults: Vec<ConfigFault>,
     pub(super) warnings: Vec<String>,
 }
@@ -127,7 +129,15 @@ impl ConfigLayers {
         })?;
         let defaults = collect_leaves(&data);
         let figment = Figment::from(ConfigLayer { name: DEFAULTS_LAYER.to_owned(), data });
-        Ok(Self { figment, defaults, kind, file: None, faults: Vec::new(), warnings: Vec::new() })
+        Ok(Self {
+            figment,
+            defaults,
+            kind,
+            file: None,
+            empty_plans: Vec::new(),
+            faults: Vec::new(),
+            warnings: Vec::new(),
+        })
     }
 
     /// Adds the settings of the user's file. `named_by` precedes the path in the error for an unreadable
@@ -151,6 +161,9 @@ impl ConfigLayers {
         // Only known settings are added, so that each error of a later step concerns exactly one setting.
         for (names, value) in collect_leaves(&data) {
             let declared = self.declare_plan(&names, &value);
+            if matches!(value, Value::Dict(..)) && declared.is_ok() && plans::is_plan(&names) {
+                self.empty_plans.push((names.join("."), self.position_in_file(&names)));
+            }
             if self.defaults.contains_key(&names) {
                 self.add_value(&name, &names, value);
                 continue;
@@ -245,7 +258,7 @@ impl ConfigLayers {
             return Err(ConfigError { faults: self.faults, log_format: config.log.format });
         }
         let given = self.defaults.keys().filter_map(|names| Some((names.join("."), self.source_of(names)?)));
-        let setting_sources = given.collect();
+        let setting_sources = given.chain(self.empty_plans.iter().cloned()).collect();
         Ok(EffectiveConfig { config, setting_sources, warnings: self.warnings })
     }
 

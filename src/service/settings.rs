@@ -312,15 +312,17 @@ pub(crate) async fn find_ignored_initial_values(
     let stored = current.settings.by_name();
     let mut ignored = IgnoredInitialValues::default();
     for (setting, origin) in setting_sources {
-        let Some(given) = given.get(setting) else { continue };
         let missing_plan = match setting.split('.').collect::<Vec<_>>().as_slice() {
-            ["plans", plan, _] if !current.settings.plans.contains_key(*plan) => Some((*plan).to_owned()),
+            ["plans", plan] | ["plans", plan, _] if !current.settings.plans.contains_key(*plan) => {
+                Some((*plan).to_owned())
+            }
             _ => None,
         };
         if let Some(plan) = missing_plan {
             ignored.plans.entry(plan).or_insert_with(|| origin.clone());
             continue;
         }
+        let Some(given) = given.get(setting) else { continue };
         let stored = stored.get(setting).cloned().unwrap_or_default();
         if *given != stored {
             ignored.settings.push(ShadowedSetting {

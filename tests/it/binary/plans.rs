@@ -50,7 +50,8 @@ async fn a_new_database_gets_the_plans_and_meters_of_the_configuration() {
     assert_eq!(server.terminate(), Some(0));
 
     // An existing database keeps its own, and the log says so.
-    fs::write(&file, FILE.replace("1_000", "2_000").replace("free", "silver")).unwrap();
+    let changed = FILE.replace("1_000", "2_000").replace("free", "silver") + "\n[plans.bronze]\n";
+    fs::write(&file, changed).unwrap();
     let server = Binary::serve_with(&data, |command| {
         configured(
             command,
@@ -73,6 +74,7 @@ async fn a_new_database_gets_the_plans_and_meters_of_the_configuration() {
     // A plan that the database lacks is one warning, however many settings it has.
     assert_eq!(warnings("configured plan ignored", "silver"), 1, "{:#?}", server.start);
     assert_eq!(warnings("", "silver"), 1, "{:#?}", server.start);
+    assert_eq!(warnings("configured plan ignored", "bronze"), 1, "{:#?}", server.start);
 }
 
 #[test]
