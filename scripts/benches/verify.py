@@ -29,6 +29,8 @@ PREPARED_REQUESTS = 250_000
 SIDES = ("Tollhouse", "bare warp", "bare hyper", "nginx", "better-auth")
 # The cases with many keys also measure the same server with only a few of them.
 FEW_KEYS = f"{FEW:,} keys"
+BATCH = 100  # verifications in one call of verify-batch
+SINGLE_CALLS = "single calls"
 # What Tollhouse's threads do: `worker` serves connections, `lookups` reads keys that are not in memory, `writer` writes
 # to the database, and `tokio-rt-worker` passes it the usage.
 THREAD_NAMES = ("worker", "lookups", "writer", "tokio-rt-worker")
@@ -112,10 +114,8 @@ class Side:
             self.load(5)
 
 
-def post(keys, path="/", bearer=None):
+def post(keys, path="/", bearer=None, before='{"key":"', after='"}'):
     """Builds a request with the key in a JSON body."""
-    before = '{"key":"'
-    after = '"}'
     length = len(before) + len(keys.read_text().split(maxsplit=1)[0]) + len(after)
     caller = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
     return (f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{caller}Content-Type: application/json\r\n"
@@ -213,6 +213,19 @@ def prepare(dir, key_sets):
     return verifier
 
 
+def batches_of(side, verifier, stack):
+    """The keys of a side in calls of verify-batch. A line of the file has the keys of a call."""
+    keys = side.file.read_text().split()
+    lines = ['"},{"key":"'.join(keys[first:first + BATCH]) for first in range(0, len(keys), BATCH)]
+    file = write_lines(Path(stack.enter_context(directory())) / "keys", lines)
+    request = post(file, "/v1/keys/verify-batch", verifier, '{"verifications":[{"key":"', '"}]}')
+    batches = Side(side.program, request, file, side.expected)
+    body, _ = batches.ask(batches.sample[0])
+    if body.count(side.expected) != BATCH:
+        raise SystemExit(f"not all keys of the batch are valid: {body}")
+    return batches
+
+
 def check_limits(side, key_set):
     """Checks that a response names the limits of the key and of its organization, so that these are measured."""
     body, _ = side.ask(side.sample[0])
@@ -250,7 +263,9 @@ def cases_with_few_keys(stack):
     better_auth_keys = Path(dir) / "keys"
     sides = {"Tollhouse": valid} | bare_sides(valid, stack) | {"nginx": Side(nginx_server, get("/verify"), valid.file)}
     better_auth_side = Side(better_auth_server, post(better_auth_keys), better_auth_keys, '"valid":true')
+    batches = batches_of(valid, verifier, stack)
     yield compare("verify", sides | {"better-auth": better_auth_side})
+    yield compare(f"verify-batch of {BATCH}", {"Tollhouse": batches, SINGLE_CALLS: valid})
     yield compare("verify, one load generator thread", sides, threads=1)
     yield compare("forward-auth", {"Tollhouse": forward_auth} | bare_sides(forward_auth, stack) | {
         "nginx": Side(nginx_server, get("/forward-auth"), valid.file)})
@@ -265,7 +280,6 @@ def cases_with_few_keys(stack):
             ("disabled keys", disabled.secrets(), "DISABLED")):
         side = verify(keys, code)
         yield compare(f"verify, {name}", {"Tollhouse": side} | bare_sides(side, stack))
-    # verify-batch belongs here, with `valid` as a side: keys per second in batches and in single calls.
 
 
 def cases_with_many_keys(stack):
@@ -306,6 +320,20 @@ def median(runs, measure):
     return statistics.median(run[measure] for run in runs)
 
 
+def table_of_batches(cases):
+    """Prints the keys per second, and the CPU time for each, in calls of verify-batch and in single calls."""
+    print(f"\n| verify-batch of {BATCH} | in batches | {SINGLE_CALLS} | ratio |\n| --- | ---: | ---: | ---: |")
+    for _, runs in cases:
+        if SINGLE_CALLS not in runs:
+            continue
+        for title, measure, factor, format in (("keys/s", "rate", BATCH, ",.0f"),
+                                               ("CPU time per key, µs", "processor_us", 1 / BATCH, ".2f")):
+            pairs = [(batch[measure] * factor, single[measure]) for batch, single in zip(*runs.values())]
+            medians = (f"{statistics.median(column):{format}}" for column in zip(*pairs))
+            ratio = statistics.median(batch / single for batch, single in pairs)
+            print(f"| {title} | {' | '.join(medians)} | {ratio:.2f} |")
+
+
 def table_of_threads(cases):
     """Prints the CPU time of Tollhouse's threads, and the ratio to that with few keys (median of the runs)."""
     names = " | ".join(f"`{name}`" for name in THREAD_NAMES)
@@ -332,6 +360,7 @@ def main():
     table("p50 / p99 in ms, ratio of p99", cases, "p99_us",
           lambda runs: f"{median(runs, 'p50_us') / 1000:.2f} / {median(runs, 'p99_us') / 1000:.2f}")
     table("CPU time per request, µs", cases, "processor_us", lambda runs: f"{median(runs, 'processor_us'):.1f}")
+    table_of_batches(cases)
     table_of_threads(cases)
 
 
