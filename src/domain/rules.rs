@@ -49,6 +49,16 @@ pub(crate) fn check_text(text: &str, faults: &mut Faults, max: usize) -> bool {
     true
 }
 
+/// Parses a text that clients sent as the secret of a key. It can be anything but U+0000, which no string contains.
+pub(crate) fn parse_secret(json: &Json, faults: &mut Faults) -> Option<String> {
+    let text = faults.expect_unstored_string(json)?;
+    if text.contains('\0') {
+        faults.add("INVALID_CHARACTER", "Must not contain U+0000.");
+        return None;
+    }
+    Some(text.to_owned())
+}
+
 /// Parses an email address. The check is minimal, because only sending mail can show that an address exists:
 /// exactly one `@` with text before and after it, no whitespace or invisible characters, at most 254 characters (RFC 5321).
 pub(crate) fn parse_email(json: &Json, faults: &mut Faults) -> Option<String> {

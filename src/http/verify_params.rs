@@ -107,6 +107,8 @@ impl<'a> VerifyParams<'a> {
     fn check(body: VerifyKey<'a>, known: &KnownNames<'_>) -> Option<Self> {
         let VerifyKey { key, key_id, scopes, ip, cost, costs, dry_run } = body;
         let key = match (key, key_id) {
+            // Only an escaped U+0000 is valid JSON, and a text with an escape is owned.
+            (Some(Cow::Owned(key)), None) if key.contains('\0') => return None,
             (Some(key), None) => GivenKey::Secret(key),
             // Ids are checked by the slower path.
             _ => return None,
@@ -159,7 +161,7 @@ impl<'a> VerifyParams<'a> {
     }
 
     fn read(fields: &mut Fields<'_>, known: &KnownNames<'_>) -> Self {
-        let key = fields.optional("key", |json, faults| faults.expect_string(json).map(str::to_owned));
+        let key = fields.optional("key", rules::parse_secret);
         let key_id = fields.optional("key_id", |json, faults| rules::parse_text(json, faults, MAX_ID_CHARS));
         let scopes = fields
             .nullable("scopes", |json, faults| scope::parse_scopes(Some(known.catalogue), json, faults));

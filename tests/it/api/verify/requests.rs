@@ -100,6 +100,8 @@ async fn all_errors_of_a_request_are_reported() {
     ];
     expect_invalid(&verify_key(&admin, wrong).await, &details);
     expect_invalid(&verify_key(&admin, json!({"key": null})).await, &[("/key", "NOT_NULLABLE")]);
+    let with_nul = verify_key(&admin, json!({"key": "toll_\u{0}"})).await;
+    expect_invalid(&with_nul, &[("/key", "INVALID_CHARACTER")]);
     for cost in [json!(-1), json!(1.5), json!("1"), json!(1_000_000_001), json!(u64::MAX)] {
         expect_invalid(
             &verify_key(&admin, json!({"key": "k", "cost": cost})).await,
