@@ -11,8 +11,7 @@ use crate::domain::fields::{Fields, Json};
 use crate::domain::rules;
 use crate::error::{Error, Result};
 use crate::service::operation::Answer;
-use crate::service::{key_lookup, usage_reports};
-use crate::verify::report_queue;
+use crate::service::usage_reports::{self, ReportedKey};
 
 /// The maximum length of the id of a report, in characters.
 const MAX_ID_CHARS: usize = 100;
@@ -67,31 +66,37 @@ pub(crate) struct UsageReported {
     ),
 )]
 pub(crate) async fn answer(request: &DataPlaneRequest<'_>, body: RequestBody) -> Result<Response> {
-    let (caller, bytes, _) = request.receive_json(body).await?;
-    let organization_id = caller.key.organization_id.as_deref();
     let app = request.app;
-    let mut json = Json::parse(&bytes)?;
-    request.redactor().flag_secrets(&mut json);
-    let meters = app.settings.get().await?.to_arc();
-    let mut fields = Fields::of(&json);
-    let key = fields.optional("key", |json, faults| faults.expect_unstored_string(json).map(str::to_owned));
-    let key_id = fields.optional("key_id", |json, faults| rules::parse_text(json, faults, 69));
-    let costs = fields.required("costs", |json, faults| Costs::read(&meters.settings.meters, json, faults));
-    let id = fields.optional("id", |json, faults| rules::parse_text(json, faults, MAX_ID_CHARS));
-    if key.is_some() == key_id.is_some() {
-        fields.add_fault("key_id", "INVALID_VALUE", "Give either key_id or key.");
-    }
-    let (key, key_id, costs, id) =
-        fields.finish((key, key_id, costs, id)).map_err(Error::with_code_of_details)?;
-    let record = match (key, key_id) {
-        (Some(secret), _) => key_lookup::find_by_secret(app, &secret).await?,
-        (None, key_id) => key_lookup::find_by_id(app, key_id.unwrap_or_default()).await?,
-    };
-    let record =
-        key_lookup::visible_to(record, organization_id).ok_or_else(|| Error::not_found("API key"))?;
-    let report = report_queue::UsageReport { record, costs: costs.given(), id };
+    let (caller, bytes, _) = request.receive_json(body).await?;
+    let (key, costs, id) = parse(request, &bytes).await?;
+    // A report may wait, and its body is long.
+    drop(bytes);
+    let organization_id = caller.key.organization_id.as_deref();
+    let report = usage_reports::report_on(app, &key, organization_id, costs.given(), id).await?;
     let counted = usage_reports::record(app, report).await?;
     let data = UsageReported { counted };
     let body = reply::envelope(&Answer::ok(&data)?, None, app.clock.now(), &request.request_id);
     Ok(reply::json_response(StatusCode::OK, body))
+}
+
+/// The key, the costs and the id of a report.
+async fn parse(request: &DataPlaneRequest<'_>, bytes: &[u8]) -> Result<(ReportedKey, Costs, Option<String>)> {
+    let mut json = Json::parse(bytes)?;
+    request.redactor().flag_secrets(&mut json);
+    let meters = request.app.settings.get().await?.to_arc();
+    let mut fields = Fields::of(&json);
+    let key = fields.optional("key", rules::parse_secret);
+    let key_id = fields.optional("key_id", |json, faults| rules::parse_text(json, faults, 69));
+    let costs = fields.required("costs", |json, faults| Costs::read(&meters.settings.meters, json, faults));
+    let id = fields.optional("id", |json, faults| rules::parse_text(json, faults, MAX_ID_CHARS));
+    if fields.is_given("key") == fields.is_given("key_id") {
+        fields.add_fault("key_id", "INVALID_VALUE", "Give either key_id or key.");
+    }
+    let (key, key_id, costs, id) =
+        fields.finish((key, key_id, costs, id)).map_err(Error::with_code_of_details)?;
+    let key = match key {
+        Some(secret) => ReportedKey::Secret(secret),
+        None => ReportedKey::Id(key_id.unwrap_or_default()),
+    };
+    Ok((key, costs, id))
 }

@@ -56,7 +56,7 @@ async fn open_with(config: Config, clock: Clock, allow_read_only: bool) -> Resul
     let settings =
         Arc::new(load_settings_cache(&db, &version_clock, config.initial_settings(), clock.now()).await?);
     let leases = leases_stored_in(&db);
-    let reports = reports_stored_in(&db, config.usage.max_report_ids, &settings, &clock, &leases);
+    let reports = reports_stored_in(&db, config.usage.max_report_ids, &clock, &leases);
     let recorder = Recorder::default();
     let verifier = Verifier::new(
         keys.clone(),
@@ -186,15 +186,9 @@ fn leases_stored_in(db: &db::Db) -> Leases {
 }
 
 /// Creates the queue of usage reports, which are stored in this database.
-fn reports_stored_in(
-    db: &db::Db,
-    max_ids: u64,
-    settings: &Arc<SettingsCache>,
-    clock: &Clock,
-    leases: &Leases,
-) -> ReportQueue {
+fn reports_stored_in(db: &db::Db, max_ids: u64, clock: &Clock, leases: &Leases) -> ReportQueue {
     let db = db.clone();
-    ReportQueue::new(settings.clone(), clock.clone(), leases.clone(), move |batch| {
+    ReportQueue::new(clock.clone(), leases.clone(), move |batch| {
         let db = db.clone();
         Box::pin(async move { db.write(move |tx| usage_reports::write_batch(tx, &batch, max_ids)).await })
     })

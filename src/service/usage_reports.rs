@@ -1,7 +1,9 @@
 //! Reports of usage: what requests turned out to cost, known only afterwards.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use super::key_lookup;
 use crate::app::App;
 use crate::domain::meter::{Cost, Meter};
 use crate::domain::subject::Subject;
@@ -15,6 +17,42 @@ use crate::verify::unwritten_usage::add_units;
 /// The time for which the id of a report is kept: 24 hours, in milliseconds.
 const REPORT_TTL_MILLIS: i64 = 86_400_000;
 
+/// The key that a report is about.
+pub(crate) enum ReportedKey {
+    /// The key that has or had this secret.
+    Secret(String),
+    /// The key with this id.
+    Id(String),
+}
+
+/// Makes a report on a key that a caller of this organization can access; without an organization, it can access every
+/// key. The report charges the limits as they stand now.
+///
+/// # Errors
+/// `NOT_FOUND` if there is no such key; `UNAVAILABLE` if too many keys are in use; errors of the database.
+pub(crate) async fn report_on(
+    app: &App,
+    key: &ReportedKey,
+    organization_id: Option<&str>,
+    costs: Vec<Cost>,
+    id: Option<String>,
+) -> Result<UsageReport> {
+    loop {
+        let settings = app.settings.get().await?.to_arc();
+        let record = match key {
+            ReportedKey::Secret(secret) => key_lookup::find_by_secret(app, secret).await?,
+            ReportedKey::Id(id) => key_lookup::find_by_id(app, id.clone()).await?,
+        };
+        let record =
+            key_lookup::visible_to(record, organization_id).ok_or_else(|| Error::not_found("API key"))?;
+        // Otherwise the organization could be on a plan that these settings don't have yet, or no more.
+        if Arc::ptr_eq(&settings, &app.settings.get().await?.to_arc()) {
+            let states = app.verifier.states_of(&record)?;
+            return Ok(UsageReport::new(&record, states, &settings.settings, costs, id));
+        }
+    }
+}
+
 /// Counts a report and charges the limits of its key and organization. Returns after the commit. Returns false if a
 /// report with this id was counted before.
 ///
@@ -24,14 +62,13 @@ const REPORT_TTL_MILLIS: i64 = 86_400_000;
 pub(crate) async fn record(app: &App, report: UsageReport) -> Result<bool> {
     // Read first, so that repeated reports need no write. That also answers them while nothing can be written.
     if let Some(id) = report.id.clone() {
-        let key_seq = report.key_seq();
+        let key_seq = report.key_seq;
         let costs = costs_as_json(&report.costs);
         if app.db.look_up(move |tx| is_counted(tx, key_seq, &id, &costs)).await?? {
             return Ok(false);
         }
     }
-    let states = app.verifier.states_of(&report.record)?;
-    app.reports.store(report, states).await
+    app.reports.store(report).await
 }
 
 /// Stores the reports of a batch, their usage in sums, and the leases that their charges need. Returns the result of each
@@ -40,12 +77,12 @@ pub(crate) async fn record(app: &App, report: UsageReport) -> Result<bool> {
 /// # Errors
 /// Errors of the database.
 pub(super) fn write_batch(tx: &Tx<'_>, batch: &ReportBatch, max_ids: u64) -> Result<Vec<Result<bool>>> {
-    let mut room: Option<RoomForIds> = None;
+    let mut ids: Option<StoredIds> = None;
     let mut results = Vec::new();
     for report in batch.reports() {
         results.push(match &report.id {
             None => Ok(true),
-            Some(id) => store_id(tx, report, id, batch.settled_time, &mut room, max_ids)?,
+            Some(id) => store_id(tx, report, id, batch.settled_time, &mut ids, max_ids)?,
         });
     }
     let counted: Vec<bool> = results.iter().map(|result| matches!(result, Ok(true))).collect();
@@ -63,21 +100,20 @@ fn store_id(
     report: &UsageReport,
     id: &str,
     now: Timestamp,
-    room: &mut Option<RoomForIds>,
+    ids: &mut Option<StoredIds>,
     max_ids: u64,
 ) -> Result<Result<bool>> {
-    let key_seq = report.key_seq();
+    let key_seq = report.key_seq;
     let costs = costs_as_json(&report.costs);
     match is_counted(tx, key_seq, id, &costs)? {
         Ok(false) => {}
         counted => return Ok(counted.map(|_| false)),
     }
-    let organization_id = report.record.credential.key.organization_id.as_deref();
-    let room = match room {
-        Some(room) => room,
-        None => room.insert(RoomForIds::read(tx, organization_id, max_ids)?),
+    let ids = match ids {
+        Some(ids) => ids,
+        None => ids.insert(StoredIds::count(tx, report.organization_id.as_deref())?),
     };
-    if !room.take() {
+    if !ids.add(max_ids) {
         let message = "Too many usage reports with an id were made within 24 hours (usage.max_report_ids). Reports \
                        without an id are still accepted.";
         return Ok(Err(Error::unavailable(message, 60)));
@@ -86,29 +122,26 @@ fn store_id(
     Ok(Ok(true))
 }
 
-/// Number of ids that can still be stored: of an organization's reports, and of all.
-struct RoomForIds {
+/// Number of stored ids: of an organization's reports, and of all.
+struct StoredIds {
     organization: u64,
     all: u64,
 }
 
-impl RoomForIds {
-    /// An organization gets a quarter of `max_ids` at most, which leaves room for the others.
-    fn read(tx: &Tx<'_>, organization_id: Option<&str>, max_ids: u64) -> Result<Self> {
-        let stored = store::usage_reports::count(tx, organization_id.unwrap_or_default())?;
-        let all_stored = store::usage_reports::count(tx, "*")?;
-        Ok(Self {
-            organization: max_ids.div_ceil(4).saturating_sub(stored),
-            all: max_ids.saturating_sub(all_stored),
-        })
+impl StoredIds {
+    fn count(tx: &Tx<'_>, organization_id: Option<&str>) -> Result<Self> {
+        let organization = store::usage_reports::count(tx, organization_id.unwrap_or_default())?;
+        Ok(Self { organization, all: store::usage_reports::count(tx, "*")? })
     }
 
-    /// Takes the room of one id. Returns false if there is none.
-    fn take(&mut self) -> bool {
-        let has_room = self.organization > 0 && self.all > 0;
+    /// Adds an id, if there is room for it. Once half of `max_ids` are used, an organization gets a quarter of them at
+    /// most, which leaves room for the others.
+    fn add(&mut self, max_ids: u64) -> bool {
+        let is_within_share = self.all < max_ids / 2 || self.organization < max_ids.div_ceil(4);
+        let has_room = self.all < max_ids && is_within_share;
         if has_room {
-            self.organization -= 1;
-            self.all -= 1;
+            self.organization += 1;
+            self.all += 1;
         }
         has_room
     }
@@ -141,9 +174,9 @@ fn add_usage<'a>(tx: &Tx<'_>, reports: impl Iterator<Item = &'a UsageReport>, no
     let mut all_sums = Sums::new();
     let mut organization = Subject::Organization(0);
     for report in reports {
-        organization = Subject::Organization(report.organization_seq());
+        organization = Subject::Organization(report.organization_seq);
         for cost in report.costs.iter().filter(|cost| cost.units > 0) {
-            add_units(sums_of_keys.entry(report.key_seq()).or_default(), cost.meter, cost.units.into());
+            add_units(sums_of_keys.entry(report.key_seq).or_default(), cost.meter, cost.units.into());
             add_units(&mut all_sums, cost.meter, cost.units.into());
         }
     }

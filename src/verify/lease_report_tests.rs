@@ -110,6 +110,38 @@ async fn units_of_a_failed_report_are_returned() {
     assert_eq!((keys.store.stored_units(), keys.leases.forfeitable_units()), (10, 0));
 }
 
+/// If the reports were stored, they don't count again when they are repeated, so they must be charged.
+#[tokio::test]
+async fn i8_a_report_whose_commit_is_unknown_is_charged_as_the_database_says() {
+    for is_stored in [true, false] {
+        let keys = Keys::new();
+        keys.take(1000, 10).await;
+        let store = keys.store.clone();
+        let write = move |charges: Arc<ReportCharges>| -> ReportsFuture {
+            Box::pin(async move {
+                if is_stored {
+                    store.write(charges.leases(&[true])).await?;
+                }
+                Err(Error::new(Code::OutcomeUnknown, "the file was moved"))
+            })
+        };
+        let state = keys.state(KEY);
+        let limits = [daily(1000)];
+        let key = OwnedLimits { owner: LimitOwner::Key, limits: &limits, version: 1, state: &state };
+        let costs = [Cost { meter: Meter::REQUESTS, units: 500 }];
+        let report = ReportedCosts { key, organization: None, costs: &costs };
+        let results = charge(&keys.leases, &[report], at_second(0), write).await;
+        assert!(matches!(&results[..], [Err(_)]), "{results:?}");
+        let (_, remaining) = keys.take(1000, 0).await;
+        let used = if is_stored { 510 } else { 10 };
+        // The units that were leased and not used are lost.
+        assert_eq!(remaining, 1000 - keys.store.stored_units());
+        assert!(keys.store.stored_units() >= used, "{is_stored}");
+        keys.leases.close().await.unwrap();
+        assert_eq!(keys.leases.forfeitable_units(), 0);
+    }
+}
+
 #[tokio::test]
 async fn a_verification_leases_units_beside_reports_in_quick_succession() {
     for cost in [1, 150] {

@@ -20,7 +20,7 @@ use super::limit_state::{DecisionTime, Job};
 use super::subject_state::SubjectState;
 use crate::domain::meter::Cost;
 use crate::domain::quota::{QuotaId, QuotaLease};
-use crate::error::{Error, Result};
+use crate::error::{Code, Error, Result};
 
 /// The future of the write of a batch. It succeeds only after the commit, with the result of each report that the
 /// [`ReportCharges`] contain: false if the report was stored before.
@@ -110,9 +110,7 @@ pub(super) async fn charge(
             written.unwrap_or_else(|_| Err(Error::internal("the write of reports panicked")))
         }
     };
-    let is_counted = |result: &Result<bool>| matches!(result, Ok(true));
-    let counted = written.as_ref().ok().map(|stored| stored.iter().map(is_counted).collect::<Vec<_>>());
-    claims.end(&charges, counted.as_deref());
+    claims.end(&charges, &written);
     for (position, index) in charges.report_indexes().enumerate() {
         results[index] = match &written {
             Err(error) => Err(error.clone()),
@@ -128,6 +126,10 @@ pub(super) async fn charge(
         }
     }
     results
+}
+
+fn is_counted(result: &Result<bool>) -> bool {
+    matches!(result, Ok(true))
 }
 
 /// The quotas whose job is the write of a batch.
@@ -207,20 +209,26 @@ impl Claims {
         Ok(waiting.map_or(Step::Claimed(claimed), Step::Wait))
     }
 
-    /// Charges the quotas for the `counted` reports; `None` if the write failed. Ends the job.
-    fn end(mut self, charges: &ReportCharges, counted: Option<&[bool]>) {
-        let all = vec![true; charges.reports.len()];
-        let units = charges.charged_units(counted.unwrap_or(&all));
-        let leases = charges.leases(counted.unwrap_or(&all));
+    /// Charges the quotas for the reports that were counted. Ends the job.
+    fn end(mut self, charges: &ReportCharges, written: &Result<Vec<Result<bool>>>) {
+        let counted: Vec<bool> = match written {
+            Ok(stored) => stored.iter().map(is_counted).collect(),
+            // The leases that the database may contain nevertheless.
+            Err(_) => vec![true; charges.reports.len()],
+        };
+        let units = charges.charged_units(&counted);
+        let leases = charges.leases(&counted);
         for (((state, id), lease), units) in self.quotas.drain(..).zip(leases).zip(units) {
             let mut inner = state.lock();
             let Some(slot) = inner.limits.slot(id) else { continue };
             slot.job = None;
             let Some(count) = &mut slot.count else { continue };
-            match counted {
-                None => count.fail_reports(lease.units),
-                Some(counted) if counted.contains(&true) => count.confirm_reports(lease, units),
-                Some(_) => {}
+            match written {
+                Ok(_) if counted.contains(&true) => count.confirm_reports(lease, units),
+                Ok(_) => {}
+                // Read anew: if the reports are stored, they don't count again when they are repeated.
+                Err(error) if error.code == Code::OutcomeUnknown => slot.count = None,
+                Err(_) => count.fail_reports(lease.units),
             }
         }
     }

@@ -10,14 +10,14 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::task::TaskTracker;
 
-use super::effective_limits::owned_limits;
+use super::effective_limits::ReportedLimits;
 use super::key_record::{KeyRecord, RecordStates};
 use super::leases::Leases;
 use super::limit_state::DecisionTime;
 use super::report::{ReportCharges, ReportedCosts, ReportsFuture, charge};
-use super::settings::SettingsCache;
 use crate::clock::Clock;
 use crate::domain::meter::{Cost, Meter};
+use crate::domain::settings::Settings;
 use crate::domain::time::Timestamp;
 use crate::error::{Error, Result};
 
@@ -34,23 +34,42 @@ const MAX_SUMS_PER_WRITE: usize = 64;
 
 /// A report of what a request of a key turned out to cost.
 pub(crate) struct UsageReport {
-    /// The key.
-    pub(crate) record: Arc<KeyRecord>,
+    /// `seq` of the key.
+    pub(crate) key_seq: i64,
+    /// `seq` of the key's organization; 0 for a platform key.
+    pub(crate) organization_seq: i64,
+    /// The key's organization; `None` for a platform key.
+    pub(crate) organization_id: Option<String>,
     /// Each meter at most once.
     pub(crate) costs: Vec<Cost>,
     /// The caller's name of the report; a repeated report isn't counted twice.
     pub(crate) id: Option<String>,
+    limits: ReportedLimits,
 }
 
 impl UsageReport {
-    /// `seq` of the key.
-    pub(crate) fn key_seq(&self) -> i64 {
-        self.record.credential.seq
+    /// A report on this key, whose limits are these settings' or its own.
+    pub(crate) fn new(
+        record: &KeyRecord,
+        states: RecordStates,
+        settings: &Settings,
+        costs: Vec<Cost>,
+        id: Option<String>,
+    ) -> Self {
+        let credential = &record.credential;
+        Self {
+            key_seq: credential.seq,
+            organization_seq: credential.organization.as_ref().map_or(0, |organization| organization.seq),
+            organization_id: credential.key.organization_id.clone(),
+            limits: ReportedLimits::new(settings, credential, states, &costs),
+            costs,
+            id,
+        }
     }
 
-    /// `seq` of the key's organization; 0 for a platform key.
-    pub(crate) fn organization_seq(&self) -> i64 {
-        self.record.credential.organization.as_ref().map_or(0, |organization| organization.seq)
+    fn reported_costs(&self) -> ReportedCosts<'_> {
+        let (key, organization) = self.limits.owned();
+        ReportedCosts { key, organization, costs: &self.costs }
     }
 }
 
@@ -80,7 +99,6 @@ type WriteBatch = dyn Fn(ReportBatch) -> ReportsFuture + Send + Sync;
 pub(crate) struct ReportQueue(Arc<Queue>);
 
 struct Queue {
-    settings: Arc<SettingsCache>,
     clock: Clock,
     leases: Leases,
     write: Box<WriteBatch>,
@@ -101,20 +119,17 @@ struct Waiting {
 
 struct WaitingReport {
     report: UsageReport,
-    states: RecordStates,
     answer: oneshot::Sender<Result<bool>>,
 }
 
 impl ReportQueue {
     /// `write` stores a batch, in one transaction.
     pub(crate) fn new(
-        settings: Arc<SettingsCache>,
         clock: Clock,
         leases: Leases,
         write: impl Fn(ReportBatch) -> ReportsFuture + Send + Sync + 'static,
     ) -> Self {
         Self(Arc::new(Queue {
-            settings,
             clock,
             leases,
             write: Box::new(write),
@@ -124,20 +139,19 @@ impl ReportQueue {
         }))
     }
 
-    /// Stores a report, and charges the limits of its key and organization, whose states are given. Returns false,
-    /// without charging anything, if the report was stored before. A report that waits is stored even if the returned
-    /// future is dropped.
+    /// Stores a report, and charges the limits of its key and organization. Returns false, without charging anything, if
+    /// the report was stored before. A report that waits is stored even if the returned future is dropped.
     ///
     /// # Errors
     /// `UNAVAILABLE` when too many reports are waiting, or the server shuts down; the errors of the write, and of the
-    /// reads of settings and leases. Then nothing is charged.
-    pub(crate) async fn store(&self, report: UsageReport, states: RecordStates) -> Result<bool> {
-        let organization = report.organization_seq();
+    /// reads of leases. Then nothing is charged.
+    pub(crate) async fn store(&self, report: UsageReport) -> Result<bool> {
+        let organization = report.organization_seq;
         let (answer, answered) = oneshot::channel();
         {
             // Locked until the task is spawned, so that `close` waits for it.
             let mut waiting = self.0.waiting.lock();
-            if waiting.push(organization, WaitingReport { report, states, answer })? {
+            if waiting.push(organization, WaitingReport { report, answer })? {
                 self.0.tasks.spawn(self.0.clone().run(organization));
             }
         }
@@ -176,7 +190,7 @@ impl Waiting {
         let Some(waiting) = self.by_organization.get_mut(&organization) else { return taken };
         while let Some(next) = waiting.front() {
             let report = &next.report;
-            sums.extend(report.costs.iter().map(|cost| (report.key_seq(), cost.meter)));
+            sums.extend(report.costs.iter().map(|cost| (report.key_seq, cost.meter)));
             let fits = sums.len() <= MAX_SUMS_PER_WRITE && taken.len() < MAX_REPORTS_PER_WRITE;
             if !fits && !taken.is_empty() {
                 break;
@@ -206,40 +220,23 @@ impl Queue {
     }
 
     async fn store(&self, waiting: Vec<WaitingReport>) {
-        let mut reports = Vec::with_capacity(waiting.len());
-        let mut states = Vec::with_capacity(waiting.len());
-        let mut answers = Vec::with_capacity(waiting.len());
-        for WaitingReport { report, states: states_of_key, answer } in waiting {
-            reports.push(report);
-            states.push(states_of_key);
-            answers.push(answer);
-        }
-        let stored = self.store_batch(reports.into(), &states).await;
-        let results = stored.unwrap_or_else(|error| vec![Err(error); answers.len()]);
+        let split = waiting.into_iter().map(|WaitingReport { report, answer }| (report, answer));
+        let (reports, answers): (Vec<_>, Vec<_>) = split.unzip();
+        let results = self.store_batch(reports.into()).await;
         for (answer, result) in answers.into_iter().zip(results) {
             // The report is stored even if its caller is gone.
             drop(answer.send(result));
         }
     }
 
-    async fn store_batch(
-        &self,
-        reports: Arc<[UsageReport]>,
-        states: &[RecordStates],
-    ) -> Result<Vec<Result<bool>>> {
-        // Read now, so that the limits are charged as they stand.
-        let settings = self.settings.get().await?;
+    async fn store_batch(&self, reports: Arc<[UsageReport]>) -> Vec<Result<bool>> {
         let at = DecisionTime { now: self.clock.expiry_time(), monotonic: self.clock.monotonic() };
         let settled_time = self.clock.settled_time();
-        let mut costs = Vec::with_capacity(reports.len());
-        for (report, states) in reports.iter().zip(states) {
-            let (key, organization) = owned_limits(&settings, &report.record, states);
-            costs.push(ReportedCosts { key, organization, costs: &report.costs });
-        }
+        let costs: Vec<_> = reports.iter().map(UsageReport::reported_costs).collect();
         let write = |charges| {
             (self.write)(ReportBatch { reports: reports.clone(), charges, now: at.now, settled_time })
         };
-        Ok(charge(&self.leases, &costs, at, write).await)
+        charge(&self.leases, &costs, at, write).await
     }
 }
 

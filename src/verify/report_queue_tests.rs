@@ -6,18 +6,17 @@ use std::time::Duration;
 use tokio::task::{JoinHandle, yield_now};
 
 use super::*;
-use crate::config::{ConfigFlags, EffectiveConfig};
-use crate::domain::settings::StoredSettings;
+use crate::config::Config;
 use crate::domain::subject::Subject;
 use crate::error::Code;
 use crate::verify::subject_state::SubjectState;
 use crate::verify::test_credential::test_credential;
-use crate::verify::version_clock::VersionClock;
 
 /// A queue over writes that are recorded.
 #[derive(Clone)]
 struct Reports {
     queue: ReportQueue,
+    settings: Arc<Settings>,
     store: Arc<TestStore>,
 }
 
@@ -31,17 +30,7 @@ struct TestStore {
 
 impl Reports {
     fn new() -> Self {
-        let loaded = EffectiveConfig::load(None, [], ConfigFlags::default()).unwrap();
-        let settings = Arc::new(StoredSettings {
-            settings: loaded.config.initial_settings(),
-            known_prefixes: Default::default(),
-            revision: 1,
-            updated_at: Timestamp::from_millis(0),
-        });
-        let version_clock = Arc::new(VersionClock::default());
-        let loaded_at = version_clock.now();
-        let load = || -> crate::verify::settings::LoadFuture { unreachable!("nothing changes") };
-        let settings = Arc::new(SettingsCache::new(version_clock, loaded_at, settings, load));
+        let settings = Arc::new(Config::load_defaults().unwrap().initial_settings());
         let leases = Leases::new(|_| Box::pin(async { Ok(None) }), |_| Box::pin(async { Ok(()) }));
         let store = Arc::new(TestStore {
             writes: Mutex::default(),
@@ -50,7 +39,7 @@ impl Reports {
         });
         let writer = store.clone();
         let clock = Clock::manual(Timestamp::from_millis(20_000 * 86_400_000));
-        let queue = ReportQueue::new(settings, clock, leases, move |batch| {
+        let queue = ReportQueue::new(clock, leases, move |batch| {
             let store = writer.clone();
             Box::pin(async move {
                 let results: Vec<_> = batch.reports().map(|_| Ok(true)).collect();
@@ -61,21 +50,22 @@ impl Reports {
                 Ok(results)
             })
         });
-        Self { queue, store }
+        Self { queue, settings, store }
     }
 
     /// Reports usage of a key in a task of its own.
     fn report(&self, organization: i64, key: i64, meters: usize) -> JoinHandle<Result<bool>> {
         let meters = (0..meters).map(|number| Meter::parse(&format!("m{number}")).unwrap());
         let costs = meters.map(|meter| Cost { meter, units: 1 }).collect();
-        let record = Arc::new(KeyRecord::uncached(test_credential(organization, key)));
+        let record = KeyRecord::uncached(test_credential(organization, key));
         let of_organization = Subject::Organization(organization);
         let states = RecordStates {
             key: Arc::new(SubjectState::new(Subject::Key(key), of_organization)),
             organization: Some(Arc::new(SubjectState::new(of_organization, of_organization))),
         };
+        let report = UsageReport::new(&record, states, &self.settings, costs, None);
         let queue = self.queue.clone();
-        tokio::spawn(async move { queue.store(UsageReport { record, costs, id: None }, states).await })
+        tokio::spawn(async move { queue.store(report).await })
     }
 
     /// Waits until this number of writes are under way and this number of reports wait.

@@ -311,7 +311,12 @@ impl Verifier {
         let states = record.states(&self.states, at.monotonic)?;
         loop {
             let settings = self.settings.get().await?;
-            let (key, organization) = owned_limits(&settings, record, states);
+            let (mut key, mut organization) = owned_limits(&settings, record, states);
+            if !self.keys.is_fresh(record) {
+                // Only together with a current record do current settings make the latest list.
+                key.version = 0;
+                organization.iter_mut().for_each(|owned| owned.version = 0);
+            }
             let request = LimitRequest { key, organization, costs: &[], mode: Mode::Tell, at };
             if let Some(decision) = decision::decide(&self.leases, &request, |_| Ok(()), |_, _| ()).await? {
                 return Ok(decision.limits);

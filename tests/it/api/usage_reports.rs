@@ -210,6 +210,7 @@ async fn faults_of_reports_are_reported_with_pointers() {
         (json!({"key_id": "key_1", "costs": {"tokens": -1}}), &[("/costs/tokens", "INVALID_VALUE")]),
         (json!({"key_id": "key_1", "costs": costs, "id": "x".repeat(101)}), &[("/id", "INVALID_LENGTH")]),
         (json!({"key_id": "key_1", "costs": costs, "dry_run": true}), &[("/dry_run", "UNKNOWN_FIELD")]),
+        (json!({"key": "toll_\u{0}", "costs": costs}), &[("/key", "INVALID_CHARACTER")]),
     ] {
         expect_invalid(&report(&admin, body).await, details);
     }
@@ -218,7 +219,8 @@ async fn faults_of_reports_are_reported_with_pointers() {
     assert_eq!(usage(&admin, "meter=tokens").await, 0);
 }
 
-/// Beyond a quarter of `usage.max_report_ids`, a report with an id is refused before it counts anywhere.
+/// Once half of `usage.max_report_ids` are used, an organization gets a quarter of them. Beyond that, a report with an id
+/// is refused before it counts anywhere.
 #[tokio::test]
 async fn i10_the_number_of_report_ids_is_limited() {
     let dir = tempfile::tempdir().unwrap();
@@ -232,16 +234,16 @@ async fn i10_the_number_of_report_ids_is_limited() {
     let send = async |id: Value| {
         report(&admin, json!({"key_id": "key_1", "costs": {"requests": 1}, "id": id})).await
     };
-    for id in ["a", "b"] {
+    for id in ["a", "b", "c", "d"] {
         expect_ok(send(json!(id)).await, 200);
     }
-    let refused = send(json!("c")).await;
+    let refused = send(json!("e")).await;
     expect_error(&refused, 503, "UNAVAILABLE");
     assert!(refused.header("retry-after").is_some(), "{refused:?}");
     assert_eq!(expect_ok(send(json!("a")).await, 200), json!({"counted": false}));
     let without_id = report(&admin, json!({"key_id": "key_1", "costs": {"requests": 1}})).await;
     assert_eq!(expect_ok(without_id, 200), json!({"counted": true}));
     let data = verify_data(&admin, json!({"key_id": "key_1"})).await;
-    assert_eq!(data["limits"][0]["remaining"], 97);
-    assert_eq!(usage(&admin, "key_id=key_1").await, 3);
+    assert_eq!(data["limits"][0]["remaining"], 95);
+    assert_eq!(usage(&admin, "key_id=key_1").await, 5);
 }
