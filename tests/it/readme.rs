@@ -23,6 +23,8 @@ const LIMITS: &str = "docs/concepts/limits.md";
 const VERIFICATION: &str = "docs/concepts/verification.md";
 const PLANS: &str = "docs/guides/plans.md";
 const OWN_KEY: &str = "docs/guides/own-key.md";
+const ROTATE_A_KEY: &str = "docs/guides/rotate-a-key.md";
+const LEAKED_KEY: &str = "docs/guides/leaked-key.md";
 
 /// Serves until Ctrl-C, so it is run by a test of its own.
 const SAMPLE: &str = "sample";
@@ -173,6 +175,16 @@ fn organizations_move_between_plans_as_the_guide_shows() {
 #[test]
 fn a_key_renews_itself_as_its_page_shows() {
     run_after_the_quickstart_began(OWN_KEY);
+}
+
+#[test]
+fn a_key_is_rotated_without_downtime_as_the_guide_shows() {
+    run_after_the_quickstart_began(ROTATE_A_KEY);
+}
+
+#[test]
+fn a_leaked_key_is_ended_and_its_traces_are_found_as_the_guide_shows() {
+    run_after_the_quickstart_began(LEAKED_KEY);
 }
 
 /// On a terminal programs behave differently: the server may show a secret, `jq` writes in color.
