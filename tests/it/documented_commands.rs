@@ -9,7 +9,7 @@ use crate::support::guide::{self, Block};
 use crate::support::{Binary, free_address};
 
 /// Pages whose shell blocks are all run by tests of their own, and the file of those tests.
-const PAGES_WITH_TESTS: [(&str, &str); 14] = [
+const PAGES_WITH_TESTS: [(&str, &str); 15] = [
     ("README.md", "readme.rs"),
     ("docs/quickstart.md", "readme.rs"),
     ("docs/reference/configuration.md", "readme.rs"),
@@ -20,6 +20,7 @@ const PAGES_WITH_TESTS: [(&str, &str); 14] = [
     ("docs/guides/own-key.md", "readme.rs"),
     ("docs/guides/rotate-a-key.md", "readme.rs"),
     ("docs/guides/leaked-key.md", "readme.rs"),
+    ("docs/guides/personal-data.md", "readme.rs"),
     ("docs/guides/verify-keys.md", "verify_guide.rs"),
     ("docs/guides/gateways.md", "gateways/mod.rs"),
     ("docs/guides/import-and-export.md", "moving_guide.rs"),

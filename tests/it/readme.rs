@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tollhouse::config::Config;
 
 use crate::support::guide::{self, Block};
-use crate::support::{DEADLINE, free_address};
+use crate::support::{DEADLINE, assert_same_items, free_address};
 
 const README: &str = "README.md";
 const QUICKSTART: &str = "docs/quickstart.md";
@@ -25,6 +25,7 @@ const PLANS: &str = "docs/guides/plans.md";
 const OWN_KEY: &str = "docs/guides/own-key.md";
 const ROTATE_A_KEY: &str = "docs/guides/rotate-a-key.md";
 const LEAKED_KEY: &str = "docs/guides/leaked-key.md";
+const PERSONAL_DATA: &str = "docs/guides/personal-data.md";
 
 /// Serves until Ctrl-C, so it is run by a test of its own.
 const SAMPLE: &str = "sample";
@@ -185,6 +186,23 @@ fn a_key_is_rotated_without_downtime_as_the_guide_shows() {
 #[test]
 fn a_leaked_key_is_ended_and_its_traces_are_found_as_the_guide_shows() {
     run_after_the_quickstart_began(LEAKED_KEY);
+}
+
+#[test]
+fn a_person_is_found_and_removed_as_the_guide_shows() {
+    run_after_the_quickstart_began(PERSONAL_DATA);
+}
+
+/// The guide says of each table whether it holds personal data.
+#[test]
+fn the_guide_to_personal_data_names_each_table() {
+    let page = fs::read_to_string(guide::root().join(PERSONAL_DATA)).unwrap();
+    let schema = fs::read_to_string(guide::root().join("schema.sql")).unwrap();
+    let (tables, _) = page.split_once("\n## Hand out").unwrap();
+    let is_name = |span: &&str| span.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    let documented = guide::code_spans(tables).filter(is_name);
+    let real = schema.lines().filter_map(|line| line.strip_prefix("CREATE TABLE ")?.split(' ').next());
+    assert_same_items("tables", documented, real);
 }
 
 /// On a terminal programs behave differently: the server may show a secret, `jq` writes in color.

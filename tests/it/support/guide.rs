@@ -68,6 +68,11 @@ pub(crate) fn block(file: &str, name: &str) -> String {
     found.unwrap_or_else(|| panic!("docs/{file} has no block {name:?}")).1
 }
 
+/// The texts between backticks.
+pub(crate) fn code_spans(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
 /// All Markdown files of the repository that people read: those at its root, and those below `docs/`.
 pub(crate) fn documents() -> Vec<PathBuf> {
     let mut found = Vec::new();
