@@ -8,7 +8,6 @@ use std::process::Command;
 use serde_json::{Value, json};
 use strum::VariantArray;
 use tollhouse::domain::verification::Outcome;
-use tollhouse::error::Code;
 use toml_edit::DocumentMut;
 
 use crate::support::{ADMIN_KEY, Binary, assert_same_items, files_below, guide};
@@ -179,24 +178,6 @@ fn every_page_is_in_the_index() {
     }
 }
 
-/// The rows of a table, by the header of its first column: the cells of each.
-fn table(text: &str, first: &str) -> Vec<Vec<String>> {
-    let rows = text.lines().skip_while(|line| !line.starts_with(&format!("| {first} |"))).skip(2);
-    let rows = rows.take_while(|line| line.starts_with('|'));
-    rows.map(|row| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect()).collect()
-}
-
-#[test]
-fn the_reference_lists_all_error_codes() {
-    let text = fs::read_to_string(guide::root().join("docs/reference/api.md")).unwrap();
-    let documented: Vec<_> =
-        table(&text, "code").into_iter().map(|row| (row[0].clone(), row[1].clone())).collect();
-    let real = Code::VARIANTS.iter().map(|code| (format!("`{}`", code.name()), code.status().to_string()));
-    let real: Vec<_> = real.collect();
-    assert_same_items("error codes of the reference", &documented, &real);
-    assert_eq!(documented, real, "the order differs");
-}
-
 /// Each platform setting is in the table of its section, with its initial value. Each plan has its own initial values.
 #[test]
 fn the_reference_lists_all_platform_settings() {
@@ -210,7 +191,7 @@ fn the_reference_lists_all_platform_settings() {
         ("retention", &config["retention"]),
     ] {
         let (_, text) = text.split_once(&format!("\n## {section}\n")).unwrap();
-        let rows = table(text, "setting");
+        let rows = guide::table(text, "setting");
         let documented: Vec<_> = rows.iter().map(|row| row[0].trim_matches('`').to_owned()).collect();
         let settings = settings.as_table().unwrap();
         let real: Vec<_> = settings.iter().map(|(name, _)| name.to_owned()).collect();
@@ -248,7 +229,7 @@ async fn the_reference_shows_an_error_as_it_is() {
 #[test]
 fn verification_codes_are_documented_in_the_order_of_their_checks() {
     let text = fs::read_to_string(guide::root().join("docs/concepts/verification.md")).unwrap();
-    let documented: Vec<_> = table(&text, "code").into_iter().map(|row| row[0].clone()).collect();
+    let documented: Vec<_> = guide::table(&text, "code").into_iter().map(|row| row[0].clone()).collect();
     let real: Vec<_> = Outcome::VARIANTS.iter().map(|outcome| format!("`{}`", outcome.name())).collect();
     assert_same_items("documented verification codes", &documented, &real);
     assert_eq!(documented, real, "the order differs");
@@ -266,7 +247,7 @@ fn the_reference_lists_all_commands() {
         .map(|line| line.split_whitespace().next().unwrap())
         .collect();
     assert!(commands.len() > 8, "{help}");
-    let rows = table(&text, "command");
+    let rows = guide::table(&text, "command");
     for command in commands {
         let name = format!("`tollhouse {command}");
         assert!(rows.iter().any(|row| row[0].starts_with(&name)), "{command} is not listed");

@@ -23,6 +23,7 @@ mod moving_guide;
 mod openapi;
 mod pages;
 mod readme;
+mod references;
 mod support;
 mod tls;
 mod verify_guide;

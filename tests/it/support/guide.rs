@@ -68,6 +68,14 @@ pub(crate) fn block(file: &str, name: &str) -> String {
     found.unwrap_or_else(|| panic!("docs/{file} has no block {name:?}")).1
 }
 
+/// The rows of the first table with this header of its first column: the cells of each.
+pub(crate) fn table(text: &str, first: &str) -> Vec<Vec<String>> {
+    let rows = text.lines().skip_while(|line| !line.starts_with(&format!("| {first} |"))).skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    let cells = |row: &str| row.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect();
+    rows.map(cells).collect()
+}
+
 /// The texts between backticks.
 pub(crate) fn code_spans(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)

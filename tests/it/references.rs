@@ -1,0 +1,114 @@
+//! The pages of `docs/reference/` are complete: each error, audit event, command, option and readiness code of the
+//! program is there, and nothing else.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use strum::VariantArray;
+use tollhouse::error::Code;
+
+use crate::support::{assert_same_items, files_below, guide};
+
+/// Codes of details that are named after an error code.
+const DETAILS_NAMED_AFTER_ERRORS: [Code; 2] = [Code::SecretInField, Code::UnknownMeter];
+
+fn page(path: &str) -> String {
+    fs::read_to_string(guide::root().join("docs").join(path)).unwrap()
+}
+
+/// The sections of a page whose heading is a code, with their paragraphs.
+fn sections(text: &str) -> Vec<(String, Vec<String>)> {
+    let sections = text.split("\n### `").skip(1).map(|section| {
+        let (code, rest) = section.split_once("`\n").unwrap();
+        let rest = rest.split("\n## ").next().unwrap();
+        let paragraphs = rest.split("\n\n").map(str::trim).filter(|paragraph| !paragraph.is_empty());
+        (code.to_owned(), paragraphs.map(str::to_owned).collect())
+    });
+    sections.collect()
+}
+
+/// Each code has a section that begins with its status and says when it is sent, and then what to do.
+#[test]
+fn every_error_code_is_explained_with_its_status() {
+    let sections = sections(&page("reference/errors.md"));
+    let documented: Vec<_> =
+        sections.iter().map(|(code, paragraphs)| (code.clone(), paragraphs[0][..3].to_owned())).collect();
+    let real = Code::VARIANTS.iter().map(|code| (code.name().to_owned(), code.status().to_string()));
+    assert_same_items("errors of the reference", documented.clone(), real);
+    assert_eq!(documented.len(), Code::VARIANTS.len(), "a code is listed twice");
+    for (code, paragraphs) in sections {
+        assert!(paragraphs.len() >= 2, "{code}: what should the reader do?");
+    }
+}
+
+/// True if the code before a text literal makes it the code of an error's detail. Both are without white space.
+fn is_detail_code(before: &str) -> bool {
+    if ["add(", "code:", "&str="].iter().any(|end| before.ends_with(end)) {
+        return true;
+    }
+    // The second argument of a function.
+    ["add_fault(", "field_error("].iter().any(|call| {
+        let argument = before.rsplit_once(call).map(|(_, rest)| rest);
+        argument.is_some_and(|rest| rest.ends_with(',') && rest.matches(',').count() == 1)
+    })
+}
+
+/// The codes of details in the code of a file, without its tests.
+fn detail_codes(text: &str) -> BTreeSet<String> {
+    let code: String = text.split("#[cfg(test)]").next().unwrap().split_whitespace().collect();
+    let mut found = BTreeSet::new();
+    let mut start = 0;
+    while let Some(length) = code[start..].find('"') {
+        let (before, rest) = code.split_at(start + length);
+        let literal: &str = rest[1..].split('"').next().unwrap();
+        let is_name =
+            literal.len() > 4 && literal.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+        if is_name && is_detail_code(before) {
+            found.insert(literal.to_owned());
+        }
+        start += length + 1;
+    }
+    found
+}
+
+#[test]
+fn every_code_of_details_is_explained() {
+    let text = page("reference/errors.md");
+    let (_, details) = text.split_once("\n## Details\n").unwrap();
+    let rows = guide::table(details, "code");
+    let documented = rows.iter().flat_map(|row| guide::code_spans(&row[0])).map(str::to_owned);
+    let mut real: BTreeSet<_> =
+        DETAILS_NAMED_AFTER_ERRORS.iter().map(|code| code.name().to_owned()).collect();
+    for part in ["domain", "http", "service"] {
+        for path in files_below(&guide::root().join("src").join(part)) {
+            let name = path.to_str().unwrap();
+            // Readiness codes have a table of their own.
+            if name.ends_with(".rs") && !name.ends_with("tests.rs") && !name.ends_with("/readiness.rs") {
+                real.extend(detail_codes(&fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    assert!(real.len() > 30, "{real:?}");
+    assert_same_items("codes of details", documented, real);
+}
+
+#[test]
+fn codes_of_details_are_found_in_code() {
+    let code = r#"
+        faults.add("TOO_MANY", "At most \"8\".");
+        query.add_fault(
+            "limit",
+            "INVALID_VALUE",
+            "BOUNDS_MESSAGE",
+        );
+        Detail { code: "EXCEEDS_CALLER".into(), message: "NOT_A_CODE".into() }
+        const UNKNOWN: &str = "UNKNOWN_PLAN";
+        let method = "PATCH";
+        #[cfg(test)] mod tests { faults.add("ONLY_IN_TESTS", "") }
+    "#;
+    assert_same_items(
+        "found codes",
+        detail_codes(code),
+        ["TOO_MANY", "INVALID_VALUE", "EXCEEDS_CALLER", "UNKNOWN_PLAN"].map(str::to_owned),
+    );
+}
