@@ -159,7 +159,7 @@ impl Action {
 
     /// Whether the action reads or changes something. The events of refused requests have the access of the
     /// request instead.
-    pub(crate) fn access(self) -> Access {
+    pub fn access(self) -> Access {
         self.properties().0
     }
 

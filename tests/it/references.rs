@@ -4,10 +4,24 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use reqwest::Method;
+use serde_json::{Value, json};
 use strum::VariantArray;
+use tollhouse::domain::action::{Access, Action};
 use tollhouse::error::Code;
 
-use crate::support::{assert_same_items, files_below, guide};
+use crate::support::{Binary, assert_same_items, files_below, guide};
+
+/// Actions of requests that are in no audit log.
+const NOT_RECORDED: [Action; 7] = [
+    Action::ReadRoot,
+    Action::CheckLiveness,
+    Action::CheckReadiness,
+    Action::ReadOpenapi,
+    Action::ReadPage,
+    Action::VerifyKey,
+    Action::ReadOwnKey,
+];
 
 /// Codes of details that are named after an error code.
 const DETAILS_NAMED_AFTER_ERRORS: [Code; 2] = [Code::SecretInField, Code::UnknownMeter];
@@ -111,4 +125,69 @@ fn codes_of_details_are_found_in_code() {
         detail_codes(code),
         ["TOO_MANY", "INVALID_VALUE", "EXCEEDS_CALLER", "UNKNOWN_PLAN"].map(str::to_owned),
     );
+}
+
+/// Each recorded action is in a table, with its access. Refused requests have the access of the request.
+#[test]
+fn every_recorded_action_is_listed_with_its_access() {
+    let text = page("reference/audit-events.md");
+    let rows = text.lines().filter(|line| line.starts_with("| `"));
+    let mut documented = Vec::new();
+    for row in rows {
+        let cells: Vec<_> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let is_action = cells[0].split('`').nth(1).is_some_and(|name| name.contains('.'));
+        if is_action {
+            let names = guide::code_spans(cells[0]);
+            documented.extend(names.map(|name| (name.to_owned(), cells[1].to_owned())));
+        }
+    }
+    let access = |action: Action| match (action, action.access()) {
+        (Action::RequestRefused, _) => "of the request",
+        (_, Access::Read) => "read",
+        (_, Access::Write) => "write",
+    };
+    let recorded = Action::VARIANTS.iter().filter(|action| !NOT_RECORDED.contains(action));
+    let real = recorded.map(|action| (action.name().to_owned(), access(*action).to_owned()));
+    assert_same_items("audit events of the reference", documented, real);
+}
+
+/// The names of all fields, also those of objects within.
+fn field_names(value: &Value) -> BTreeSet<String> {
+    let Value::Object(fields) = value else { return BTreeSet::new() };
+    let names = fields.iter().flat_map(|(name, value)| {
+        let nested = field_names(value).into_iter().map(move |inner| format!("{name}.{inner}"));
+        std::iter::once(name.clone()).chain(nested)
+    });
+    names.collect()
+}
+
+/// What the reference shows is an event as it is, and requests for what isn't recorded leave none.
+#[tokio::test]
+async fn the_reference_shows_an_audit_event_as_it_is() {
+    let place = tempfile::tempdir().unwrap();
+    let server = Binary::serve(place.path());
+    let admin = server.admin();
+    let created = admin.post("/api-keys", json!({"name": "n", "scopes": ["keys:verify"]})).await;
+    let secret = created.data()["key"].as_str().unwrap();
+    let id = created.data()["id"].as_str().unwrap();
+    let disabled = admin.patch(&format!("/api-keys/{id}"), json!({"status": "disabled"})).await;
+    assert_eq!(disabled.status, 200, "{disabled:?}");
+
+    let own = server.client(secret);
+    for path in ["/", "/healthz", "/readyz", "/openapi.json", "/docs/", "/v1/forward-auth", "/v1/keys/self"] {
+        own.send(own.request_at_root(Method::GET, path)).await;
+    }
+    let events = admin.get("/audit-logs?access=write").await;
+    let event = &events.data()[0];
+    let shown: Value = serde_json::from_str(&guide::block("reference/audit-events.md", "event")).unwrap();
+    for pointer in ["/action", "/access", "/outcome", "/changes", "/context/method", "/context/status"] {
+        assert_eq!(event.pointer(pointer), shown.pointer(pointer), "{pointer}");
+    }
+    assert_same_items("fields of the event", field_names(&shown), field_names(event));
+
+    let all = admin.get("/audit-logs?limit=100").await;
+    let actions: Vec<_> =
+        all.data().as_array().unwrap().iter().map(|event| event["action"].as_str().unwrap()).collect();
+    let unexpected: Vec<_> = NOT_RECORDED.iter().filter(|action| actions.contains(&action.name())).collect();
+    assert!(unexpected.is_empty(), "{unexpected:?}");
 }
