@@ -235,25 +235,6 @@ fn verification_codes_are_documented_in_the_order_of_their_checks() {
     assert_eq!(documented, real, "the order differs");
 }
 
-#[test]
-fn the_reference_lists_all_commands() {
-    let text = fs::read_to_string(guide::root().join("docs/reference/command-line.md")).unwrap();
-    let help = Binary::run(&["--help"]);
-    let help = String::from_utf8(help.stdout).unwrap();
-    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let commands: Vec<_> = commands
-        .take_while(|line| !line.is_empty())
-        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
-        .map(|line| line.split_whitespace().next().unwrap())
-        .collect();
-    assert!(commands.len() > 8, "{help}");
-    let rows = guide::table(&text, "command");
-    for command in commands {
-        let name = format!("`tollhouse {command}");
-        assert!(rows.iter().any(|row| row[0].starts_with(&name)), "{command} is not listed");
-    }
-}
-
 /// What `config show` prints, without the sources of the settings.
 fn settings_in_effect(config: Option<&str>, prepare: &str, directory: &std::path::Path) -> Vec<String> {
     let check = match config {

@@ -191,3 +191,74 @@ async fn the_reference_shows_an_audit_event_as_it_is() {
     let unexpected: Vec<_> = NOT_RECORDED.iter().filter(|action| actions.contains(&action.name())).collect();
     assert!(unexpected.is_empty(), "{unexpected:?}");
 }
+
+/// The subcommands that the help of a command lists.
+fn subcommands(help: &str) -> Vec<String> {
+    let commands = help.lines().skip_while(|line| *line != "Commands:").skip(1);
+    let commands = commands.take_while(|line| !line.is_empty());
+    let commands = commands.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
+    commands.map(|line| line.split_whitespace().next().unwrap().to_owned()).collect()
+}
+
+/// The options that the help of a command lists, without those that every command has.
+fn options(help: &str) -> BTreeSet<String> {
+    let names = help.lines().filter_map(|line| line.strip_prefix("      --"));
+    let names = names.map(|rest| rest.split([' ', '=']).next().unwrap().to_owned());
+    names.filter(|name| !["config", "data"].contains(&name.as_str())).collect()
+}
+
+fn help(command: &[&str]) -> String {
+    let arguments = [command, &["-h"]].concat();
+    let output = Binary::run(&arguments);
+    assert!(output.status.success(), "{command:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Each command and subcommand has a row with all of its options.
+#[test]
+fn the_reference_lists_all_commands_with_their_options() {
+    let rows = guide::table(&page("reference/command-line.md"), "command");
+    let mut listed = 0;
+    let mut unread: Vec<Vec<String>> = subcommands(&help(&[])).into_iter().map(|name| vec![name]).collect();
+    assert!(unread.len() > 8, "{unread:?}");
+    while let Some(command) = unread.pop() {
+        let words: Vec<_> = command.iter().map(String::as_str).collect();
+        // `help` and `version` take no `-h`.
+        let text = if ["help", "version"].contains(&words[0]) { String::new() } else { help(&words) };
+        let below = subcommands(&text);
+        if !below.is_empty() {
+            let below = below.into_iter().filter(|name| name != "help");
+            unread.extend(below.map(|name| [command.clone(), vec![name]].concat()));
+            continue;
+        }
+        let name = format!("tollhouse {}", words.join(" "));
+        let is_named = |cell: &str| {
+            let code = cell.trim_matches('`');
+            code == name || code.starts_with(&format!("{name} "))
+        };
+        let row = rows.iter().find(|row| is_named(&row[0])).unwrap_or_else(|| panic!("{name} is not listed"));
+        let documented = guide::code_spans(&row[1]);
+        let documented =
+            documented.map(|span| span.trim_start_matches("--").split(' ').next().unwrap().to_owned());
+        assert_same_items(&format!("options of {name}"), documented, options(&text));
+        listed += 1;
+    }
+    assert_eq!(listed, rows.len(), "the reference lists a command that doesn't exist");
+}
+
+/// The reasons of the readiness check are listed where health checks are explained.
+#[test]
+fn every_readiness_code_is_listed() {
+    let header = "| code | `verify` | `write` | meaning |";
+    let pages = guide::documents().into_iter().map(|path| fs::read_to_string(path).unwrap());
+    let page = pages.into_iter().find(|text| text.contains(header)).expect(header);
+    let rows = guide::table(&page, "code");
+    let documented = rows.iter().flat_map(|row| guide::code_spans(&row[0])).map(str::to_owned);
+    let code = fs::read_to_string(guide::root().join("src/service/readiness.rs")).unwrap();
+    let literals = code.split('"').skip(1).step_by(2);
+    let is_code =
+        |text: &&str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let real: BTreeSet<_> = literals.filter(is_code).map(str::to_owned).collect();
+    assert!(real.len() > 8, "{real:?}");
+    assert_same_items("readiness codes", documented, real);
+}
