@@ -21,6 +21,7 @@ mod metrics;
 mod moving;
 mod moving_guide;
 mod openapi;
+mod operate_pages;
 mod pages;
 mod readme;
 mod references;
