@@ -1,5 +1,7 @@
 //! Each block of `docs/guides/verify-keys.md`, run as it is shown against the real program.
 
+mod compiled;
+
 use std::net::SocketAddr;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
