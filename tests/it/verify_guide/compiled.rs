@@ -1,12 +1,13 @@
-//! The service of the guide for Rust, compiled as it is shown.
+//! The services of the guides for Go and Rust, compiled as they are shown.
 
 use std::path::Path;
 
 use toml_edit::{DocumentMut, Item};
 
-use super::{Desk, Service, only_good_keys_pass};
+use super::{Desk, Service, only_good_keys_pass, run, target};
 use crate::support::{free_address, guide};
 
+const GO_GUIDE: &str = "guides/verify-keys-go.md";
 const RUST_GUIDE: &str = "guides/verify-keys-rust.md";
 
 #[tokio::test]
@@ -37,4 +38,24 @@ fn the_guide_for_rust_names_the_versions_of_its_libraries() {
         let used = own["dev-dependencies"].get(name).or_else(|| own["dependencies"].get(name)).expect(name);
         assert_eq!(version(dependency), version(used), "{name}");
     }
+}
+
+#[tokio::test]
+async fn the_middleware_for_go_admits_valid_keys() {
+    let desk = Desk::new().await;
+    let address = free_address();
+    let shown = guide::block(GO_GUIDE, "server.go");
+    let here = shown.replace("\"127.0.0.1:3000\"", &format!("\"{address}\""));
+    assert_ne!(here, shown);
+    std::fs::write(desk.dir.path().join("server.go"), here).unwrap();
+    let go = target("python/bin/go");
+    let mut build = desk.command(go.to_str().unwrap());
+    // What was compiled once is used again. Nothing is downloaded: the program uses the standard library.
+    build.args(["build", "-o", "service", "server.go"]);
+    build.env("GOCACHE", target("python").join("go-cache")).env("GOTOOLCHAIN", "local").env("GOPROXY", "off");
+    let built = run(build);
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    let service = desk.command(desk.dir.path().join("service").to_str().unwrap());
+    let service = Service::start(service, address).await;
+    only_good_keys_pass(desk, service).await;
 }
