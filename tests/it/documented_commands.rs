@@ -9,9 +9,10 @@ use crate::support::guide::{self, Block};
 use crate::support::{Binary, free_address};
 
 /// Pages whose shell blocks are all run by tests of their own, and the file of those tests.
-const PAGES_WITH_TESTS: [(&str, &str); 16] = [
+const PAGES_WITH_TESTS: [(&str, &str); 17] = [
     ("README.md", "readme.rs"),
     ("docs/quickstart.md", "readme.rs"),
+    ("docs/tour.md", "readme.rs"),
     ("docs/reference/configuration.md", "readme.rs"),
     ("docs/concepts/limits.md", "readme.rs"),
     ("docs/concepts/verification.md", "readme.rs"),

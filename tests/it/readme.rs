@@ -17,6 +17,8 @@ use crate::support::{DEADLINE, assert_same_items, free_address};
 
 const README: &str = "README.md";
 const QUICKSTART: &str = "docs/quickstart.md";
+/// Continues the quickstart after its end.
+const TOUR: &str = "docs/tour.md";
 /// Pages that use the server and the variables of the quickstart's beginning.
 const CONFIGURATION: &str = "docs/reference/configuration.md";
 const LIMITS: &str = "docs/concepts/limits.md";
@@ -32,6 +34,9 @@ const SAMPLE: &str = "sample";
 
 /// The address that the pages show. The tests listen on another one, so that port 8080 may be taken.
 const SHOWN_URL: &str = "URL=http://127.0.0.1:8080\n";
+
+/// The address of the endpoint that the quickstart starts, which the tests replace, too.
+const SHOWN_ENDPOINT: &str = "API=127.0.0.1:3000\n";
 
 /// Separates the results of blocks.
 const END: &str = "=== end of block ===";
@@ -61,13 +66,15 @@ fn steps(file: &str) -> Vec<(String, String)> {
     steps
 }
 
-/// Writes the steps as one script. It ends at the first command that fails, and then ends its server.
+/// Writes the steps as one script. It ends at the first command that fails, and then ends its servers.
 fn write_script(steps: &[(String, String)], directory: &Path, address: SocketAddr) {
     let code: Vec<_> = steps.iter().map(|(code, _)| code.as_str()).collect();
     let shown = code.join(&format!("printf '\\n%s\\n' '{END}'\n"));
     assert_eq!(shown.matches(SHOWN_URL).count(), 1, "the address is a variable that is set once");
     let here = shown.replace(SHOWN_URL, &format!("URL=http://{address}\n"));
-    let script = format!("set -eu\ntrap 'kill $! 2>/dev/null || true' EXIT\n{here}");
+    let here = here.replace(SHOWN_ENDPOINT, &format!("API={}\n", free_address()));
+    let stop = "kill $! ${SERVER:-} ${ENDPOINT:-} 2>/dev/null || true";
+    let script = format!("set -eu\ntrap '{stop}' EXIT\n{here}");
     fs::write(directory.join("script"), script).unwrap();
 }
 
@@ -144,6 +151,12 @@ fn the_readme_works_in_a_script() {
 #[test]
 fn the_quickstart_works_in_a_script() {
     run_as_a_script(QUICKSTART, &steps(QUICKSTART));
+}
+
+#[test]
+fn the_tour_continues_the_quickstart() {
+    let all: Vec<_> = [QUICKSTART, TOUR].into_iter().flat_map(steps).collect();
+    run_as_a_script(TOUR, &all);
 }
 
 /// Runs the commands of a page with the server and the organization of the quickstart.
