@@ -1,6 +1,6 @@
 //! Embeds the files of `src/console` and `src/docs` into the program, compressed at build time. A page is
-//! served under the name of its directory. The files it loads are served below a version, a hash of all
-//! files of the directory, so that they can be cached indefinitely.
+//! served under its name. The files it loads are served below a version, a hash of all files of the page, so that
+//! they can be cached indefinitely.
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -15,16 +15,52 @@ use flate2::write::GzEncoder;
 /// Paths and contents.
 type Files = Vec<(String, Vec<u8>)>;
 
+/// The console consists of the files of its directory, which are served under their paths in it.
+const CONSOLE: Page = Page { name: "console", root: "src/console", parts: &[""] };
+
+/// The API reference uses files of the console. Its files are served under their paths in `src`, so that an import
+/// names the same file in the browser as in the source tree.
+const DOCS: Page = Page {
+    name: "docs",
+    root: "src",
+    parts: &[
+        "docs",
+        "console/console.css",
+        "console/forms.js",
+        "console/html.js",
+        "console/icon.svg",
+        "console/key-storage.js",
+        "console/vendor/hooks.js",
+        "console/vendor/htm.LICENSE.txt",
+        "console/vendor/htm.js",
+        "console/vendor/preact.LICENSE.txt",
+        "console/vendor/preact.js",
+    ],
+};
+
+/// A page of the program.
+struct Page {
+    name: &'static str,
+    /// The directory to which the paths of its files are relative.
+    root: &'static str,
+    /// Its files and the directories of its files, relative to `root`.
+    parts: &'static [&'static str],
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     let mut table = "/// The files of all pages.\npub static FILES: &[File] = &[\n".to_owned();
-    for name in ["console", "docs"] {
-        let root = Path::new("src").join(name);
-        println!("cargo::rerun-if-changed={}", root.display());
-        let files = read(&root, &root)?;
+    for Page { name, root, parts } in [CONSOLE, DOCS] {
+        let mut files = Files::new();
+        for part in parts {
+            let path = Path::new(root).join(part);
+            println!("cargo::rerun-if-changed={}", path.display());
+            read(Path::new(root), &path, &mut files)?;
+        }
+        files.sort();
         let version = hash(&files);
         for (path, mut bytes) in files {
-            let is_page = path == "index.html";
+            let is_page = path.ends_with("index.html");
             if is_page {
                 bytes = String::from_utf8(bytes)?.replace("{version}", &version).into_bytes();
             }
@@ -48,20 +84,17 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// All files below a directory, with their paths relative to `root`, sorted by path.
-fn read(root: &Path, directory: &Path) -> Result<Files, Box<dyn Error>> {
-    let mut files = Vec::new();
-    for entry in fs::read_dir(directory)? {
-        let path = entry?.path();
-        if path.is_dir() {
-            files.extend(read(root, &path)?);
-        } else {
-            let name = path.strip_prefix(root)?.to_string_lossy().into_owned();
-            files.push((name, fs::read(&path)?));
+/// Adds a file, or all files below a directory, with their paths relative to `root`.
+fn read(root: &Path, path: &Path, files: &mut Files) -> Result<(), Box<dyn Error>> {
+    if path.is_dir() {
+        for entry in fs::read_dir(path)? {
+            read(root, &entry?.path(), files)?;
         }
+    } else {
+        let name = path.strip_prefix(root)?.to_string_lossy().into_owned();
+        files.push((name, fs::read(path)?));
     }
-    files.sort();
-    Ok(files)
+    Ok(())
 }
 
 fn hash(value: &impl Hash) -> String {

@@ -1,9 +1,9 @@
 // Calls to the API with the key of this tab.
+import { readKey, removeKey, storeKey } from './key-storage.js';
 
 const BASE_URL = new URL('../', document.baseURI);
-const STORAGE_KEY = 'tollhouse.key';
 
-let key = sessionStorage.getItem(STORAGE_KEY);
+let key = readKey();
 let onUnauthorized = () => {};
 
 /** The field of the body or the query parameter that a detail of an error is about. */
@@ -46,12 +46,12 @@ export const hasKey = () => key !== null;
 /** Keeps the key in the storage of this tab, which is cleared when the tab is closed. */
 export function signIn(newKey) {
   key = newKey;
-  sessionStorage.setItem(STORAGE_KEY, newKey);
+  storeKey(newKey);
 }
 
 export function signOut() {
   key = null;
-  sessionStorage.removeItem(STORAGE_KEY);
+  removeKey();
 }
 
 /** Sets what happens when the API no longer accepts the key. */

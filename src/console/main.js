@@ -3,6 +3,7 @@ import * as api from './api.js';
 import { useData } from './data.js';
 import { Problem } from './forms.js';
 import { html, render, useEffect, useRef, useState } from './html.js';
+import { isPossibleKey } from './key-storage.js';
 import { Notices } from './notices.js';
 import { Audit } from './pages/audit.js';
 import { Denials } from './pages/denials.js';
@@ -196,8 +197,7 @@ function Console() {
     setRefused(true);
   });
   const signIn = (key) => {
-    // A header can't hold other characters, so no key has them.
-    const isPossible = /^[\x21-\x7e]+$/.test(key);
+    const isPossible = isPossibleKey(key);
     if (isPossible) api.signIn(key);
     setRefused(!isPossible);
     setSignedIn(isPossible);

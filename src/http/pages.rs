@@ -42,18 +42,11 @@ include!(concat!(env!("OUT_DIR"), "/pages.rs"));
 static FILES_BY_PATH: LazyLock<HashMap<&'static str, &'static File>> =
     LazyLock::new(|| FILES.iter().map(|file| (file.path, file)).collect());
 
-/// The console's Content-Security-Policy. Permits no external resources, no inline scripts or styles and no
+/// The pages' Content-Security-Policy. Permits no external resources, no inline scripts or styles and no
 /// framing, and enforces Trusted Types, so that no string becomes markup or code.
-const CONSOLE_POLICY: HeaderValue = HeaderValue::from_static(
+const POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
      base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
-);
-/// The API reference's Content-Security-Policy. Differs from the console's: it doesn't enforce Trusted Types,
-/// because Swagger UI assigns (sanitized) strings as markup, and permits `data:` images, because Swagger UI's
-/// style sheet embeds icons.
-const DOCS_POLICY: HeaderValue = HeaderValue::from_static(
-    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; \
-     base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
 );
 
 /// Where browsers look for an icon if a response, such as JSON, names none.
@@ -115,8 +108,7 @@ impl File {
         if !self.is_page && path != FAVICON_PATH {
             headers.insert(CACHE_CONTROL, CACHE_IMMUTABLE);
         }
-        let policy = if self.path.starts_with("/docs/") { DOCS_POLICY } else { CONSOLE_POLICY };
-        headers.insert(CONTENT_SECURITY_POLICY, policy);
+        headers.insert(CONTENT_SECURITY_POLICY, POLICY);
         Ok(response)
     }
 

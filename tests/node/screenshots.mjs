@@ -3,6 +3,7 @@
 import { mkdir } from 'node:fs/promises';
 import { URL, callApi, goTo, launchBrowser, openPage, signIn } from './browser.mjs';
 import { PAGES } from './pages.mjs';
+import { openReference, sendRequest } from './reference_page.mjs';
 
 const SIZES = [
   { width: 1280, height: 860 },
@@ -70,9 +71,13 @@ for (const viewport of SIZES) {
     await page.getByRole('heading', { name: 'API key created' }).waitFor();
     await takeScreenshot('secret');
 
-    await page.goto(`${URL}/docs/`);
-    await page.locator('.opblock').first().waitFor();
-    await takeScreenshot('reference');
+    for (const address of ['', 'verifyKey', 'createApiKey']) {
+      await openReference(page, address);
+      await takeScreenshot(`reference-${address || 'start'}`);
+    }
+    await openReference(page, 'getOrganization');
+    await sendRequest(page);
+    await takeScreenshot('reference-response');
     for (const fault of faults) console.error(fault);
     await context.close();
   }

@@ -27,7 +27,7 @@ async fn pages_send_requests_only_below_their_path() {
     assert_eq!((redirect.status().as_u16(), location.as_str()), (308, format!("{url}/docs/").as_str()));
 
     let browsing = tokio::task::spawn_blocking(move || {
-        browser::run(&[("root.mjs", 3), ("reference.mjs", 3)], &url);
+        browser::run(&[("root.mjs", 3), ("reference.mjs", 6)], &url);
     });
     browsing.await.unwrap();
     // For a JSON answer, Chromium requests an icon from the root of the host.

@@ -9,7 +9,7 @@ use crate::invariants::wrong_clock::move_stored_time;
 use crate::support::{ADMIN_KEY, Binary};
 
 /// The scripts, and the modules that they import.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 14] = [
     ("accessibility.mjs", include_str!("../../node/accessibility.mjs")),
     ("analytics.mjs", include_str!("../../node/analytics.mjs")),
     ("axe.mjs", include_str!("../../node/axe.mjs")),
@@ -19,15 +19,33 @@ const FILES: [(&str, &str); 11] = [
     ("notices.mjs", include_str!("../../node/notices.mjs")),
     ("pages.mjs", include_str!("../../node/pages.mjs")),
     ("reference.mjs", include_str!("../../node/reference.mjs")),
+    ("reference_accessibility.mjs", include_str!("../../node/reference_accessibility.mjs")),
+    ("reference_page.mjs", include_str!("../../node/reference_page.mjs")),
     ("root.mjs", include_str!("../../node/root.mjs")),
     ("testing.mjs", include_str!("../../node/testing.mjs")),
+    ("try_it.mjs", include_str!("../../node/try_it.mjs")),
 ];
 
 // Each script has a server and a browser of its own, so that they can run at the same time.
 
 #[test]
-fn the_console_and_the_reference_work_in_chromium() {
-    run(&[("console.mjs", 6)], &dev::serve().url);
+fn the_console_works_in_chromium() {
+    run(&[("console.mjs", 5)], &dev::serve().url);
+}
+
+#[test]
+fn the_reference_works_in_chromium() {
+    run(&[("reference.mjs", 6)], &dev::serve().url);
+}
+
+#[test]
+fn everyone_can_use_the_reference_in_chromium() {
+    run(&[("reference_accessibility.mjs", 5)], &dev::serve().url);
+}
+
+#[test]
+fn every_operation_can_be_tried_in_chromium() {
+    run(&[("try_it.mjs", 4)], &dev::serve().url);
 }
 
 #[test]
@@ -41,7 +59,7 @@ fn usage_and_the_audit_log_are_shown_in_chromium() {
 }
 
 #[test]
-fn everyone_can_use_the_pages_in_chromium() {
+fn everyone_can_use_the_console_in_chromium() {
     run(&[("accessibility.mjs", 5)], &dev::serve().url);
 }
 
@@ -63,14 +81,23 @@ fn an_unsettled_clock_and_full_storage_are_shown_in_chromium() {
     run_with(&[("notices.mjs", 5)], &server.url, &[program, data]);
 }
 
-/// Runs where it is, because it imports a file of `src/console`.
 #[test]
 fn limits_become_text_and_rows_of_a_form() {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node/limits.mjs");
+    run_without_browser("limits.mjs", 5);
+}
+
+#[test]
+fn the_reference_reads_any_document() {
+    run_without_browser("reference_parts.mjs", 8);
+}
+
+/// Runs a script where it is, because it imports files of `src`.
+fn run_without_browser(script: &str, expected_tests: usize) {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node").join(script);
     let output = Command::new("node").arg("--test-reporter=tap").arg(script).output().unwrap();
     let stdout = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{stdout}{}", String::from_utf8_lossy(&output.stderr));
-    assert!(stdout.contains("\n# pass 5\n"), "{stdout}");
+    assert!(stdout.contains(&format!("\n# pass {expected_tests}\n")), "{stdout}");
 }
 
 /// Runs scripts against a server. Panics unless each passes its number of tests: a script that ends early must fail.
