@@ -9,11 +9,12 @@ use crate::invariants::wrong_clock::move_stored_time;
 use crate::support::{ADMIN_KEY, Binary};
 
 /// The scripts, and the modules that they import.
-const FILES: [(&str, &str); 14] = [
+const FILES: [(&str, &str); 15] = [
     ("accessibility.mjs", include_str!("../../node/accessibility.mjs")),
     ("analytics.mjs", include_str!("../../node/analytics.mjs")),
     ("axe.mjs", include_str!("../../node/axe.mjs")),
     ("browser.mjs", include_str!("../../node/browser.mjs")),
+    ("code_forms.mjs", include_str!("../../node/code_forms.mjs")),
     ("console.mjs", include_str!("../../node/console.mjs")),
     ("forms.mjs", include_str!("../../node/forms.mjs")),
     ("notices.mjs", include_str!("../../node/notices.mjs")),
@@ -46,6 +47,11 @@ fn everyone_can_use_the_reference_in_chromium() {
 #[test]
 fn every_operation_can_be_tried_in_chromium() {
     run(&[("try_it.mjs", 4)], &dev::serve().url);
+}
+
+#[test]
+fn the_code_of_the_reference_runs() {
+    run(&[("code_forms.mjs", 3)], &dev::serve().url);
 }
 
 #[test]
