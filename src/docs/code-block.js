@@ -50,15 +50,15 @@ function CopyButton({ text, label, block }) {
     </button>`;
 }
 
-/** A block of code under a bar of controls. `label` names it. */
-export function CodeBlock({ text, label, children }) {
+/** A block of code under a bar of controls. `label` names it. Without colors, it is faster to render. */
+export function CodeBlock({ text, label, isColored = true, children }) {
   const block = useRef();
   return html`
     <div class="code-bar">
       ${children}
       <${CopyButton} text=${text} label=${label} block=${block} />
     </div>
-    <pre class="code" dir="ltr" tabindex="0" role="group" aria-label=${label} ref=${block}><code><${Colored}
-      text=${text}
-    /></code></pre>`;
+    <pre class="code" dir="ltr" tabindex="0" role="group" aria-label=${label} ref=${block}><code>${
+      isColored ? html`<${Colored} text=${text} />` : text
+    }</code></pre>`;
 }

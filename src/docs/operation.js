@@ -58,10 +58,12 @@ function Failure({ error }) {
   const { status, code, explanation, example } = error;
   const text = example && JSON.stringify(example.value, null, 2);
   const name = code || status;
+  const label = `Example of ${name}`;
+  // There are many, and folded: without colors, the operation opens faster.
   const block = html`
     <details class="parts">
       <summary>Example<span class="unseen"> of ${name}</span></summary>
-      <${CodeBlock} text=${text} label=${`Example of ${name}`}><span>${statusText(status)}</span><//>
+      <${CodeBlock} text=${text} label=${label} isColored=${false}><span>${statusText(status)}</span><//>
     </details>`;
   return html`
     <li class="failure">
