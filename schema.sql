@@ -2,9 +2,9 @@
 --
 -- Times are milliseconds since the Unix epoch. `seq` is the list position: the order in which the
 -- writer stored the rows. Ids don't order anything, because they are generated before the commit or
--- chosen by the caller. `revision` counts stored changes and determines the ETag. `*_key` columns hold
--- the lower-cased form of what people typed, for case-insensitive uniqueness and prefix search. JSON is
--- stored as text and written only by the server.
+-- chosen by the caller. `revision` counts stored changes and determines the ETag. `email_key` holds the
+-- form of an email address in which addresses are compared. JSON is stored as text and written only by the
+-- server.
 
 -- Facts about this file, one row for each name. `cursor_key` seals list cursors and identifies files that
 -- share an origin; `last_backup_at` is the time of the last verified backup; `settled_time` is the latest
@@ -32,9 +32,7 @@ CREATE TABLE organizations (
     seq        INTEGER PRIMARY KEY,
     id         TEXT NOT NULL UNIQUE,
     name       TEXT NOT NULL,
-    name_key   TEXT NOT NULL,
     email      TEXT NOT NULL,
-    email_key  TEXT NOT NULL,
     plan       TEXT NOT NULL,
     status     TEXT NOT NULL CHECK (status IN ('active', 'suspended')),
     metadata   TEXT NOT NULL,
@@ -54,7 +52,6 @@ CREATE TABLE users (
     email       TEXT NOT NULL,
     email_key   TEXT NOT NULL,
     name        TEXT NOT NULL,
-    name_key    TEXT NOT NULL,
     external_id TEXT,
     status      TEXT NOT NULL CHECK (status IN ('active', 'suspended')),
     metadata    TEXT NOT NULL,
@@ -115,7 +112,6 @@ CREATE TABLE api_keys (
     organization_id TEXT REFERENCES organizations (id),
     user_id         TEXT REFERENCES users (id),
     name            TEXT NOT NULL,
-    name_key        TEXT NOT NULL,
     start           TEXT NOT NULL,
     scopes          TEXT NOT NULL,
     status          TEXT NOT NULL CHECK (status IN ('active', 'disabled', 'revoked')),
@@ -167,6 +163,19 @@ CREATE TABLE limit_meters (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX limit_meters_subject ON limit_meters (subject);
+
+-- The words by which organizations (`kind` 2), users (1) and API keys (0) are found, each with the `seq` of its row. A
+-- `tenant` of 0 has all rows, for platform keys. The other tenants are organizations, by their `seq`, with the rows that
+-- their keys see: their API keys, and their members. So a search reads nothing of other organizations, and its duration
+-- reveals nothing about them. Rows that are deleted have no words. The functions in src/store that write the rows keep
+-- their words, and `tollhouse check` compares both.
+CREATE TABLE words (
+    tenant INTEGER NOT NULL,
+    kind   INTEGER NOT NULL,
+    word   TEXT NOT NULL,
+    seq    INTEGER NOT NULL,
+    PRIMARY KEY (tenant, kind, word, seq)
+) STRICT, WITHOUT ROWID;
 
 -- Quota units leased to memory in the period that began at `started_at`, used or not. Units are leased
 -- here before they are spent, and unused ones are returned when the key is idle or the server stops. So

@@ -68,5 +68,8 @@ export function words(code) {
 /** A value in the changes of an audit event. */
 export const auditValue = (value) => (typeof value === 'string' ? value : JSON.stringify(value));
 
+/** What was typed so far, as words that the API searches for: at most three of at least two characters. */
+export const searchWords = (typed) => (typed.match(/[\p{L}\p{N}\p{M}]{2,}/gu) ?? []).slice(0, 3).join(' ');
+
 /** The value of a `datetime-local` input, which is local time, as the API expects it. */
 export const toApiTime = (localText) => (localText ? new Date(localText).toISOString() : undefined);

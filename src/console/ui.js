@@ -92,6 +92,16 @@ const plainRow = (item, cells) => html`<tr role="row">${cells}</tr>`;
 export function Table({ list, columns, label, empty, renderRow = plainRow }) {
   if (list.error && !list.rows) return html`<${Problem} error=${list.error} retry=${list.reload} />`;
   if (!list.rows) return html`<${Loading} />`;
+  const more = html`
+    <div class="more">
+      <button onClick=${list.loadMore} disabled=${list.loadingMore}>
+        ${list.loadingMore ? 'Loading…' : 'Show more'}
+      </button>
+    </div>`;
+  // A search for few of many rows may return a page without any, and a cursor that continues it.
+  if (list.rows.length === 0 && list.loadMore) {
+    return html`<${Quiet}>No matches so far.<//> <${Problem} error=${list.error} />${more}`;
+  }
   if (list.rows.length === 0) return empty;
   const headings = columns.map(({ heading, kind }) => {
     const content = heading || html`<span class="unseen">Actions</span>`;
@@ -103,12 +113,6 @@ export function Table({ list, columns, label, empty, renderRow = plainRow }) {
     });
     return renderRow(item, cells);
   });
-  const more = html`
-    <div class="more">
-      <button onClick=${list.loadMore} disabled=${list.loadingMore}>
-        ${list.loadingMore ? 'Loading…' : 'Show more'}
-      </button>
-    </div>`;
   return html`
     <div class="table-wrap" tabindex="0" role="region" aria-label=${label} aria-busy=${list.loading}>
       <table class="cards" role="table">

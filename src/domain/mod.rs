@@ -36,6 +36,7 @@ pub(crate) mod restore;
 pub(crate) mod rules;
 pub(crate) mod schemas;
 pub(crate) mod scope;
+pub(crate) mod search;
 pub(crate) mod secret_format;
 pub(crate) mod secret_prefix;
 pub(crate) mod settings;

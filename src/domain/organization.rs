@@ -10,6 +10,7 @@ use super::page::Query;
 use super::patch::{Metadata, MetadataPatch, Patch};
 use super::rules;
 use super::schemas;
+use super::search::{SearchQuery, SearchWords, Searchable};
 use super::settings::{STANDARD_PLAN, Settings};
 use super::time::Timestamp;
 use crate::error::Result;
@@ -221,6 +222,14 @@ pub(crate) fn unknown_plan_message(settings: &Settings, plan: &str) -> Option<St
     (!is_known).then(|| format!("Must be one of the plans: {}.", settings.plan_names()))
 }
 
+impl Searchable for Organization {
+    const KIND: Kind = Kind::Organization;
+
+    fn words(&self) -> SearchWords {
+        SearchWords::default().with_text(&self.name).with_email(&self.email).with_id(&self.id)
+    }
+}
+
 /// The filters of the list of organizations.
 #[derive(Clone, Debug, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -234,13 +243,21 @@ pub(crate) struct OrganizationFilter {
     /// Only organizations on this plan.
     #[param(max_length = 200)]
     pub(crate) plan: Option<String>,
-    /// Only those with a name or email address that begins with this.
-    #[param(max_length = 200)]
-    pub(crate) q: Option<String>,
+    /// Only organizations that these words describe: 1 to 3 words, each of which begins a word of the name, the email
+    /// address or the id. Words are runs of at least 2 letters or digits, and case is ignored. If few of many
+    /// organizations match, a page may have fewer results than `limit`, even none, and a cursor that continues the
+    /// search.
+    #[param(value_type = Option<String>, max_length = 200, pattern = "[^ -/:-@\\[-`{-~]{2}", example = "acme corp")]
+    pub(crate) q: Option<SearchQuery>,
 }
 
 impl OrganizationFilter {
     pub(crate) fn read(query: &mut Query) -> Self {
-        Self { id: None, status: query.one_of("status"), plan: query.text("plan"), q: query.text("q") }
+        Self {
+            id: None,
+            status: query.one_of("status"),
+            plan: query.text("plan"),
+            q: SearchQuery::read(query, Kind::Organization),
+        }
     }
 }

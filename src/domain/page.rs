@@ -80,6 +80,11 @@ impl Page {
         let next = rows.last().filter(|_| has_more).map(|(seq, _)| *seq);
         Rows { rows: rows.into_iter().map(|(_, row)| row).collect(), next }
     }
+
+    /// Like [`paginate`](Self::paginate), for a search that ended at the row `last_read`, before the page was full.
+    pub(crate) fn paginate_incomplete<T>(&self, rows: Vec<(i64, T)>, last_read: i64) -> Rows<T> {
+        Rows { next: Some(last_read), ..self.paginate(rows) }
+    }
 }
 
 /// Parses the parameters of a query string. Reports all faults at once, and refuses unknown and repeated

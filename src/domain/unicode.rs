@@ -2,14 +2,17 @@
 
 use icu_casemap::{CaseMapper, CaseMapperBorrowed};
 use icu_normalizer::{ComposingNormalizerBorrowed, DecomposingNormalizerBorrowed};
-use icu_properties::props::{BidiControl, DefaultIgnorableCodePoint};
-use icu_properties::{CodePointSetData, CodePointSetDataBorrowed};
+use icu_properties::props::{BidiControl, DefaultIgnorableCodePoint, GeneralCategory, GeneralCategoryGroup};
+use icu_properties::{
+    CodePointMapData, CodePointMapDataBorrowed, CodePointSetData, CodePointSetDataBorrowed,
+};
 
 const CASE_MAPPER: CaseMapperBorrowed<'static> = CaseMapper::new();
 const NFC: ComposingNormalizerBorrowed<'static> = ComposingNormalizerBorrowed::new_nfc();
 const NFD: DecomposingNormalizerBorrowed<'static> = DecomposingNormalizerBorrowed::new_nfd();
 const BIDI_CONTROLS: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<BidiControl>();
 const IGNORABLE: CodePointSetDataBorrowed<'static> = CodePointSetData::new::<DefaultIgnorableCodePoint>();
+const CATEGORIES: CodePointMapDataBorrowed<'static, GeneralCategory> = CodePointMapData::new();
 
 /// The form of a text that is compared without regard to case: canonical caseless matching, with full case folding
 /// (Unicode, section 3.13), in NFC.
@@ -31,6 +34,12 @@ pub(crate) fn fold_email(text: &str) -> String {
         _ => fold(domain),
     };
     format!("{}@{domain}", fold(local))
+}
+
+/// True if the character is part of a word: a letter or digit, or a mark that belongs to a letter.
+pub(crate) fn is_word_character(character: char) -> bool {
+    let is_mark = || GeneralCategoryGroup::Mark.contains(CATEGORIES.get(character));
+    character.is_alphanumeric() || !character.is_ascii() && is_mark()
 }
 
 /// True if the character changes the direction of the text around it, by which a text can look like another one.

@@ -10,6 +10,7 @@ use super::page::Query;
 use super::patch::{Metadata, MetadataPatch, Patch};
 use super::rules;
 use super::schemas;
+use super::search::{SearchQuery, SearchWords, Searchable};
 use super::time::Timestamp;
 use crate::error::Result;
 
@@ -152,6 +153,19 @@ impl UserPatch {
     }
 }
 
+impl Searchable for User {
+    const KIND: Kind = Kind::User;
+
+    fn words(&self) -> SearchWords {
+        let external_id = self.external_id.as_deref().unwrap_or_default();
+        SearchWords::default()
+            .with_text(&self.name)
+            .with_email(&self.email)
+            .with_text(external_id)
+            .with_id(&self.id)
+    }
+}
+
 /// The filters of the list of users.
 #[derive(Clone, Debug, Default, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -168,9 +182,11 @@ pub(crate) struct UserFilter {
     /// Only the user with this id in an external system.
     #[param(max_length = 200)]
     pub(crate) external_id: Option<String>,
-    /// Only those with a name or email address that begins with this.
-    #[param(max_length = 200)]
-    pub(crate) q: Option<String>,
+    /// Only users that these words describe: 1 to 3 words, each of which begins a word of the name, the email address,
+    /// the external id or the id. Words are runs of at least 2 letters or digits, and case is ignored. If few of many
+    /// users match, a page may have fewer results than `limit`, even none, and a cursor that continues the search.
+    #[param(value_type = Option<String>, max_length = 200, pattern = "[^ -/:-@\\[-`{-~]{2}", example = "ada lovelace")]
+    pub(crate) q: Option<SearchQuery>,
 }
 
 impl UserFilter {
@@ -180,7 +196,7 @@ impl UserFilter {
             status: query.one_of("status"),
             email: query.text("email"),
             external_id: query.text("external_id"),
-            q: query.text("q"),
+            q: SearchQuery::read(query, Kind::User),
         }
     }
 }

@@ -62,6 +62,7 @@ pub(crate) fn check_database(reader: &mut Reader, progress: ProgressFn<'_>) -> R
             store::check::find_wrong_counts(tx)?,
             store::check::find_wrong_response_sums(tx)?,
             store::check::find_inconsistent_keys(tx)?,
+            store::check_words::find_wrong_words(tx)?,
         ]
         .concat();
         Ok((faults, store::check::count_rows(tx)?))

@@ -147,7 +147,7 @@ pub(super) fn store_changes(
     if !changed.is_empty() {
         after.revision += 1;
         after.updated_at = now;
-        store::users::update(tx, &after)?;
+        store::users::update(tx, before, &after)?;
         tx.invalidate(Invalidation::Id(after.id.clone()));
     }
     let memberships = store::memberships::organizations_and_roles_of_user(tx, &after.id)?;

@@ -4,13 +4,14 @@ use super::engine::{self, Row, ToValue, params};
 use super::limit_meters;
 use super::list::ListQuery;
 use super::rows;
+use super::search::{self, ListAccess, Lookup, Search};
 use super::tx::Tx;
+use super::words;
 use crate::domain::api_key::{ApiKey, ApiKeyFilter, Credential, Memo, Status, Tenant};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::page::{Page, Rows};
 use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
-use crate::domain::unicode;
 use crate::domain::{organization, user};
 use crate::error::Result;
 
@@ -47,17 +48,16 @@ pub(super) fn api_key_from_row(row: &Row<'_>) -> engine::Result<ApiKey> {
 
 /// Stores a new key with the hash of its secret. Returns `false` when the id or the secret is already in use.
 pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool> {
-    let seq: Option<i64> = tx.query_first(
-        "INSERT INTO api_keys (id, organization_id, user_id, name, name_key, start, scopes, status, expires_at, \
-         allowed_ips, metadata, created_by, created_at, updated_at, revision, limits, self_rotation) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
-         ON CONFLICT (id) DO NOTHING RETURNING seq",
+    let stored = tx.query_first(
+        "INSERT INTO api_keys (id, organization_id, user_id, name, start, scopes, status, expires_at, allowed_ips, \
+         metadata, created_by, created_at, updated_at, revision, limits, self_rotation) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
+         ON CONFLICT (id) DO NOTHING RETURNING seq, (SELECT seq FROM organizations WHERE id = ?2)",
         params![
             new.id,
             new.organization_id,
             new.user_id,
             new.name,
-            unicode::fold(&new.name),
             new.start,
             rows::to_json(&new.scopes)?,
             new.status.name(),
@@ -71,15 +71,17 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool>
             new.limits.as_ref().map(rows::to_json).transpose()?,
             new.self_rotation,
         ],
-        |row| row.get(0),
+        |row| Ok((row.get::<i64>(0)?, row.get::<Option<i64>>(1)?)),
     )?;
-    let Some(seq) = seq else { return Ok(false) };
+    let Some((seq, organization)) = stored else { return Ok(false) };
     let stored = tx.execute(
         "INSERT INTO api_key_hashes (hash, key_seq, state) VALUES (?1, ?2, 'current') ON CONFLICT (hash) DO NOTHING",
         params![hash, seq],
     )?;
     insert_scopes(tx, seq, &new.scopes)?;
     limit_meters::replace(tx, Subject::Key(seq), None, new.limits.as_deref())?;
+    let tenants: Vec<i64> = [words::ALL_ROWS].into_iter().chain(organization).collect();
+    words::insert(tx, &tenants, seq, &words::of(new))?;
     tx.invalidate(Invalidation::Secret(*hash));
     Ok(stored == 1)
 }
@@ -162,14 +164,13 @@ fn credential_from_row(row: &Row<'_>) -> engine::Result<Credential> {
 /// Stores all mutable fields of a key, and updates the scope index if the scopes changed.
 pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<()> {
     let seq: Option<i64> = tx.query_first(
-        "UPDATE api_keys SET name = ?2, name_key = ?3, start = ?4, scopes = ?5, status = ?6, expires_at = ?7, \
-         allowed_ips = ?8, metadata = ?9, updated_at = ?10, rotated_at = ?11, previous_secret_expires_at = ?12, \
-         revoked_at = ?13, revoked_reason = ?14, revision = ?15, limits = ?16, self_rotation = ?17 \
+        "UPDATE api_keys SET name = ?2, start = ?3, scopes = ?4, status = ?5, expires_at = ?6, allowed_ips = ?7, \
+         metadata = ?8, updated_at = ?9, rotated_at = ?10, previous_secret_expires_at = ?11, revoked_at = ?12, \
+         revoked_reason = ?13, revision = ?14, limits = ?15, self_rotation = ?16 \
          WHERE id = ?1 RETURNING seq",
         params![
             changed.id,
             changed.name,
-            unicode::fold(&changed.name),
             changed.start,
             rows::to_json(&changed.scopes)?,
             changed.status.name(),
@@ -195,7 +196,12 @@ pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<(
         }
         insert_scopes(tx, seq, &changed.scopes)?;
     }
-    Ok(())
+    // Revocations, which change no words, have to be fast.
+    if before.name == changed.name && before.start == changed.start {
+        return Ok(());
+    }
+    let tenants = words::tenants(tx, changed.organization_id.as_deref())?;
+    words::replace(tx, &tenants, seq, &words::of(before), &words::of(changed))
 }
 
 /// Makes a new secret the current one. With `keep_previous` the replaced secret becomes the previous one,
@@ -297,22 +303,32 @@ pub(crate) fn update_last_used(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result
 
 /// Fetches a page of keys, whatever their status unless the filter names one.
 pub(crate) fn list(tx: &Tx<'_>, filter: &ApiKeyFilter, page: &Page, now: Timestamp) -> Result<Rows<ApiKey>> {
-    let (list, seq) = list_query(filter, now);
-    list.fetch_page(tx, seq, page, api_key_from_row)
+    let seq = list_query(filter, now, Lookup::ByConditions).1;
+    let list = |lookup: Lookup| list_query(filter, now, lookup).0;
+    let Some(query) = filter.q.as_ref().filter(|query| query.has_words()) else {
+        return list(Lookup::ByConditions).fetch_page(tx, seq, page, api_key_from_row);
+    };
+    let tenant = words::tenant(tx, filter.organization_id.as_deref())?;
+    let list_access = if filter.user_id.is_some() { ListAccess::FewRows } else { ListAccess::InOrder };
+    let search = Search { query, tenant, list_access };
+    search::fetch_page(tx, list, seq, page, &search, api_key_from_row)
 }
 
 /// The query for a list of keys, and the name of the `seq` column that orders it.
-pub(super) fn list_query(filter: &ApiKeyFilter, now: Timestamp) -> (ListQuery, &'static str) {
+pub(super) fn list_query(filter: &ApiKeyFilter, now: Timestamp, lookup: Lookup) -> (ListQuery, &'static str) {
+    let is_search = filter.q.as_ref().is_some_and(|query| query.has_words());
     let now = now.as_millis();
     // A filter by scope only scans the scope index, which is ordered by `seq` too. An organization or a user
-    // has few keys, so with such a filter the scope is checked for each key. CROSS JOIN fixes the join order.
-    let has_owner = filter.user_id.is_some() || filter.organization_id.is_some();
+    // has few keys, so with such a filter the scope is checked for each key, and so it is for the keys that a search
+    // finds. CROSS JOIN fixes the join order.
+    let has_owner = filter.user_id.is_some() || filter.organization_id.is_some() || is_search;
     let (checked_scope, driving_scope) =
         if has_owner { (filter.scope.clone(), None) } else { (None, filter.scope.as_deref()) };
+    let keys = format!("api_keys k{}", lookup.hint());
     let (from, seq) = match (&checked_scope, driving_scope) {
-        (None, None) => ("api_keys k WHERE 1 = 1", "k.seq"),
-        (Some(_), _) => ("api_keys k CROSS JOIN api_key_scopes s WHERE s.key_seq = k.seq", "k.seq"),
-        (_, Some(_)) => ("api_key_scopes s CROSS JOIN api_keys k WHERE k.seq = s.key_seq", "s.key_seq"),
+        (None, None) => (format!("{keys} WHERE 1 = 1"), "k.seq"),
+        (Some(_), _) => (format!("{keys} CROSS JOIN api_key_scopes s WHERE s.key_seq = k.seq"), "k.seq"),
+        (_, Some(_)) => (format!("api_key_scopes s CROSS JOIN {keys} WHERE k.seq = s.key_seq"), "s.key_seq"),
     };
     let status = filter.status.map(|status| if status == Status::Expired { Status::Active } else { status });
     let list = ListQuery::new(&format!("SELECT {COLUMNS} FROM {from}"))
@@ -322,8 +338,7 @@ pub(super) fn list_query(filter: &ApiKeyFilter, now: Timestamp) -> (ListQuery, &
             ("s.scope", driving_scope),
             ("k.status", status.map(Status::name)),
         ])
-        .and_condition("s.scope = ?", checked_scope)
-        .and_name_prefix("k.name_key", filter.q.as_deref());
+        .and_condition("s.scope = ?", checked_scope);
     let list = match filter.status {
         Some(Status::Active) => list.and_condition("(k.expires_at IS NULL OR k.expires_at > ?)", Some(now)),
         Some(Status::Expired) => list.and_condition("k.expires_at <= ?", Some(now)),

@@ -4,10 +4,10 @@ use super::engine::{self, Row, Value};
 use super::seq_index::SeqRange;
 use super::tx::Tx;
 use crate::domain::page::{Order, Page, Rows};
-use crate::domain::unicode;
 use crate::error::Result;
 
 /// A query for a list, to which filters are added. Its `SELECT` must return `seq` as the first column.
+#[derive(Clone)]
 pub(crate) struct ListQuery {
     sql: String,
     values: Vec<Value<'static>>,
@@ -49,29 +49,13 @@ impl ListQuery {
         self
     }
 
-    /// Adds the condition that this column with a folded name starts with the text.
-    pub(crate) fn and_name_prefix(self, column: &str, text: Option<&str>) -> Self {
-        let Some(text) = text else { return self };
-        self.and_any_prefix([(column, unicode::fold(text))])
-    }
-
-    /// Adds the condition that one of these columns with a folded name and a folded email address starts with the
-    /// text.
-    pub(crate) fn and_name_or_email_prefix(self, name: &str, email: &str, text: Option<&str>) -> Self {
-        let Some(text) = text else { return self };
-        self.and_any_prefix([(name, unicode::fold(text)), (email, unicode::fold_email(text))])
-    }
-
-    /// Adds the condition that one of the columns starts with its text. The condition is written as a range of
-    /// values, so that SQLite can use an index.
-    fn and_any_prefix<const N: usize>(mut self, prefixes: [(&str, String); N]) -> Self {
-        let conditions = prefixes.each_ref().map(|(column, _)| format!("({column} >= ? AND {column} < ?)"));
-        self.sql.push_str(&format!(" AND ({})", conditions.join(" OR ")));
-        for (_, low) in prefixes {
-            let high = format!("{low}\u{10FFFF}");
-            self.values.push(low.into());
-            self.values.push(high.into());
-        }
+    /// Adds the condition that `seq` is one of these numbers. `count` is the number of placeholders, of which there are at
+    /// least as many as numbers, so that statements for different numbers of rows are the same.
+    pub(super) fn and_seq_in(mut self, seq: &str, rows: &[i64], count: usize) -> Self {
+        let placeholders = vec!["?"; count].join(", ");
+        self.sql.push_str(&format!(" AND {seq} IN ({placeholders})"));
+        let padding = std::iter::repeat_n(Value::Null, count.saturating_sub(rows.len()));
+        self.values.extend(rows.iter().copied().map(Value::from).chain(padding));
         self
     }
 
@@ -86,11 +70,23 @@ impl ListQuery {
         tx: &Tx<'_>,
         seq: &str,
         page: &Page,
-        mut map: impl FnMut(&Row<'_>) -> engine::Result<T>,
+        map: impl FnMut(&Row<'_>) -> engine::Result<T>,
     ) -> Result<Rows<T>> {
+        // One row more than requested shows whether there is a next page.
+        let one_more = Page { limit: page.limit.saturating_add(1), ..*page };
+        Ok(page.paginate(self.fetch_rows(tx, seq, &one_more, map)?))
+    }
+
+    /// Fetches the rows of a page, each with its `seq`.
+    pub(super) fn fetch_rows<T>(
+        self,
+        tx: &Tx<'_>,
+        seq: &str,
+        page: &Page,
+        mut map: impl FnMut(&Row<'_>) -> engine::Result<T>,
+    ) -> Result<Vec<(i64, T)>> {
         let (sql, values) = self.page_statement(seq, page);
-        let rows = tx.query_all(&sql, &values, |row| Ok((row.get(0)?, map(row)?)))?;
-        Ok(page.paginate(rows))
+        tx.query_all(&sql, &values, |row| Ok((row.get(0)?, map(row)?)))
     }
 
     fn page_statement(self, seq: &str, page: &Page) -> (String, Vec<Value<'static>>) {
@@ -103,9 +99,7 @@ impl ListQuery {
         // the range on its side.
         let list = self.and_condition(&format!("{seq} {after} ?"), page.after.or(start));
         let list = list.and_condition(&format!("{seq} {before} ?"), end);
-        // One row more than requested shows whether there is a next page.
-        let limit = i64::try_from(page.limit).unwrap_or(i64::MAX).saturating_add(1);
-        (format!("{} ORDER BY {seq} {direction} LIMIT {limit}", list.sql), list.values)
+        (format!("{} ORDER BY {seq} {direction} LIMIT {}", list.sql, page.limit), list.values)
     }
 }
 

@@ -4,8 +4,11 @@
 use super::*;
 use crate::domain::api_key::{ApiKeyFilter, Status};
 use crate::domain::audit;
+use crate::domain::id::Kind;
+use crate::domain::search::SearchQuery;
 use crate::domain::time::Timestamp;
 use crate::store::db::{Db, Options};
+use crate::store::search::Lookup;
 use crate::store::{api_keys, audit as audit_store};
 
 async fn open_new_database() -> (tempfile::TempDir, Db) {
@@ -103,11 +106,37 @@ async fn every_page_of_keys_is_read_through_an_index_in_its_order() {
         ];
         for (expected, filter) in cases {
             for order in [Order::Desc, Order::Asc] {
-                let (list, seq) = api_keys::list_query(&filter, Timestamp::from_millis(1));
+                let (list, seq) =
+                    api_keys::list_query(&filter, Timestamp::from_millis(1), Lookup::ByConditions);
                 let plan = query_plan(tx, list, seq, order)?;
                 assert!(plan.starts_with(&format!("SEARCH {expected} (")), "{filter:?}: {plan}");
                 assert!(plan.contains("seq") || plan.contains("rowid"), "{filter:?}: {plan}");
                 assert!(!plan.contains("TEMP"), "{filter:?}: {plan}");
+            }
+        }
+        Ok(())
+    });
+    checked.await.unwrap();
+}
+
+/// Rows that were found by words are looked up one by one, whatever other indexes the conditions fit.
+#[tokio::test]
+async fn rows_of_a_search_are_looked_up_by_seq() {
+    let (_dir, db) = open_new_database().await;
+    let checked = db.read(|tx| {
+        let some = || Some("x".to_owned());
+        let query = SearchQuery::parse("word", Kind::ApiKey).ok();
+        let all = ApiKeyFilter { q: query, ..ApiKeyFilter::default() };
+        let scope = ApiKeyFilter { scope: some(), ..all.clone() };
+        let status = ApiKeyFilter { status: Some(Status::Disabled), ..all.clone() };
+        for filter in [all, scope, status.clone(), ApiKeyFilter { organization_id: some(), ..status }] {
+            for order in [Order::Desc, Order::Asc] {
+                let (list, seq) = api_keys::list_query(&filter, Timestamp::from_millis(1), Lookup::BySeq);
+                let plan = query_plan(tx, list.and_seq_in(seq, &[1, 2], 20), seq, order)?;
+                assert!(
+                    plan.starts_with("SEARCH k USING INTEGER PRIMARY KEY (rowid=?)"),
+                    "{filter:?}: {plan}"
+                );
             }
         }
         Ok(())

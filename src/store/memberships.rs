@@ -3,7 +3,7 @@
 use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::tx::Tx;
-use super::{rows, users};
+use super::{rows, users, words};
 use crate::domain::membership::{Membership, MembershipFilter, Role};
 use crate::domain::page::{Page, Rows};
 use crate::error::Result;
@@ -34,9 +34,10 @@ fn membership_from_row(row: &Row<'_>) -> engine::Result<Membership> {
 
 /// Stores a new membership. Returns `false` when the user is already a member.
 pub(crate) fn insert(tx: &Tx<'_>, new: &Membership) -> Result<bool> {
-    let stored = tx.execute(
+    let stored = tx.query_first(
         "INSERT INTO memberships (organization_id, user_id, role, created_at, updated_at, revision) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (organization_id, user_id) DO NOTHING",
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT (organization_id, user_id) DO NOTHING \
+         RETURNING (SELECT seq FROM organizations WHERE id = ?1), (SELECT seq FROM users WHERE id = ?2)",
         params![
             new.organization_id,
             new.user_id,
@@ -45,8 +46,11 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Membership) -> Result<bool> {
             new.updated_at.as_millis(),
             new.revision,
         ],
+        |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
-    Ok(stored == 1)
+    let Some((organization, user)) = stored else { return Ok(false) };
+    words::insert(tx, &[organization], user, &words::of(&new.user))?;
+    Ok(true)
 }
 
 /// Fetches a user's membership in an organization.
@@ -72,20 +76,26 @@ pub(crate) fn update(tx: &Tx<'_>, changed: &Membership) -> Result<()> {
 }
 
 pub(crate) fn delete(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<()> {
-    let sql = "DELETE FROM memberships WHERE organization_id = ?1 AND user_id = ?2";
-    tx.execute(sql, params![organization_id, user_id])?;
-    Ok(())
+    let sql = "DELETE FROM memberships WHERE organization_id = ?1 AND user_id = ?2 \
+               RETURNING (SELECT seq FROM organizations WHERE id = ?1), (SELECT seq FROM users WHERE id = ?2)";
+    let user = users::get(tx, user_id)?;
+    let deleted =
+        tx.query_first(sql, params![organization_id, user_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let Some((user, (organization, seq))) = user.zip(deleted) else { return Ok(()) };
+    words::delete(tx, &[organization], seq, &words::of(&user))
 }
 
 /// Deletes all memberships of an organization.
 pub(crate) fn delete_all_of_organization(tx: &Tx<'_>, organization_id: &str) -> Result<()> {
     tx.execute("DELETE FROM memberships WHERE organization_id = ?1", params![organization_id])?;
-    Ok(())
+    words::delete_users_of_organization(tx, organization_id)
 }
 
 /// Deletes all memberships of a user.
 pub(crate) fn delete_all_of_user(tx: &Tx<'_>, user_id: &str) -> Result<()> {
-    tx.execute("DELETE FROM memberships WHERE user_id = ?1", params![user_id])?;
+    for (organization_id, _) in organizations_and_roles_of_user(tx, user_id)? {
+        delete(tx, &organization_id, user_id)?;
+    }
     Ok(())
 }
 

@@ -4,12 +4,13 @@ use super::engine::{self, Row, params};
 use super::limit_meters;
 use super::list::ListQuery;
 use super::rows;
+use super::search::{self, ListAccess, Lookup, Search};
 use super::tx::Tx;
+use super::words::{self, ALL_ROWS};
 use crate::domain::organization::{Organization, OrganizationFilter};
 use crate::domain::page::{Page, Rows};
 use crate::domain::subject::Subject;
 use crate::domain::time::Timestamp;
-use crate::domain::unicode;
 use crate::error::Result;
 
 /// The columns that [`organization_from_row`] reads.
@@ -39,15 +40,13 @@ pub(super) fn organization_from_row(row: &Row<'_>) -> engine::Result<Organizatio
 /// when the id is already in use, also by a deleted organization.
 pub(crate) fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timestamp>) -> Result<bool> {
     let seq: Option<i64> = tx.query_first(
-        "INSERT INTO organizations (id, name, name_key, email, email_key, plan, status, metadata, created_at, \
-         updated_at, deleted_at, revision, limits) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13) ON CONFLICT (id) DO NOTHING RETURNING seq",
+        "INSERT INTO organizations (id, name, email, plan, status, metadata, created_at, updated_at, deleted_at, \
+         revision, limits) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT (id) DO NOTHING RETURNING seq",
         params![
             new.id,
             new.name,
-            unicode::fold(&new.name),
             new.email,
-            unicode::fold_email(&new.email),
             new.plan,
             new.status.name(),
             rows::to_json(&new.metadata)?,
@@ -61,6 +60,9 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timesta
     )?;
     let Some(seq) = seq else { return Ok(false) };
     limit_meters::replace(tx, Subject::Organization(seq), None, new.limits.as_deref())?;
+    if deleted_at.is_none() {
+        words::insert(tx, &[ALL_ROWS], seq, &words::of(new))?;
+    }
     Ok(true)
 }
 
@@ -72,14 +74,12 @@ pub(crate) fn get(tx: &Tx<'_>, id: &str) -> Result<Option<Organization>> {
 /// Stores all mutable fields of an organization.
 pub(crate) fn update(tx: &Tx<'_>, before: &Organization, changed: &Organization) -> Result<()> {
     let seq: Option<i64> = tx.query_first(
-        "UPDATE organizations SET name = ?2, name_key = ?3, email = ?4, email_key = ?5, plan = ?6, status = ?7, \
-         metadata = ?8, updated_at = ?9, revision = ?10, limits = ?11 WHERE id = ?1 RETURNING seq",
+        "UPDATE organizations SET name = ?2, email = ?3, plan = ?4, status = ?5, metadata = ?6, updated_at = ?7, \
+         revision = ?8, limits = ?9 WHERE id = ?1 RETURNING seq",
         params![
             changed.id,
             changed.name,
-            unicode::fold(&changed.name),
             changed.email,
-            unicode::fold_email(&changed.email),
             changed.plan,
             changed.status.name(),
             rows::to_json(&changed.metadata)?,
@@ -90,26 +90,37 @@ pub(crate) fn update(tx: &Tx<'_>, before: &Organization, changed: &Organization)
         |row| row.get(0),
     )?;
     let Some(seq) = seq else { return Ok(()) };
+    words::replace(tx, &[ALL_ROWS], seq, &words::of(before), &words::of(changed))?;
     limit_meters::replace(tx, Subject::Organization(seq), before.limits.as_deref(), changed.limits.as_deref())
 }
 
 /// Deletes an organization by marking its row as deleted. The row stays as a tombstone.
 pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
-    tx.execute(
-        "UPDATE organizations SET deleted_at = ?2, revision = revision + 1 WHERE id = ?1",
+    let before = get(tx, id)?;
+    let seq = tx.query_first(
+        "UPDATE organizations SET deleted_at = ?2, revision = revision + 1 WHERE id = ?1 RETURNING seq",
         params![id, now.as_millis()],
+        |row| row.get(0),
     )?;
-    Ok(())
+    let Some((before, seq)) = before.zip(seq) else { return Ok(()) };
+    words::delete(tx, &[ALL_ROWS], seq, &words::of(&before))
 }
 
 /// Fetches a page of organizations that aren't deleted.
 pub(crate) fn list(tx: &Tx<'_>, filter: &OrganizationFilter, page: &Page) -> Result<Rows<Organization>> {
-    ListQuery::new(&select())
-        .and_condition("id = ?", filter.id.clone())
-        .and_condition("status = ?", filter.status.map(|status| status.name().to_owned()))
-        .and_condition("plan = ?", filter.plan.clone())
-        .and_name_or_email_prefix("name_key", "email_key", filter.q.as_deref())
-        .fetch_page(tx, "seq", page, organization_from_row)
+    let list = |lookup: Lookup| {
+        let hint = lookup.hint();
+        ListQuery::new(&format!("SELECT {COLUMNS} FROM organizations{hint} WHERE deleted_at IS NULL"))
+            .and_condition("id = ?", filter.id.clone())
+            .and_condition("status = ?", filter.status.map(|status| status.name().to_owned()))
+            .and_condition("plan = ?", filter.plan.clone())
+    };
+    let Some(query) = filter.q.as_ref().filter(|query| query.has_words()) else {
+        return list(Lookup::ByConditions).fetch_page(tx, "seq", page, organization_from_row);
+    };
+    let list_access = if filter.id.is_some() { ListAccess::FewRows } else { ListAccess::InOrder };
+    let search = Search { query, tenant: ALL_ROWS, list_access };
+    search::fetch_page(tx, list, "seq", page, &search, organization_from_row)
 }
 
 /// True if an organization that isn't deleted is on this plan.

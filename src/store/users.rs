@@ -3,7 +3,9 @@
 use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::rows;
+use super::search::{self, ListAccess, Lookup, Search};
 use super::tx::Tx;
+use super::words::{self, ALL_ROWS};
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
 use crate::domain::unicode;
@@ -43,15 +45,14 @@ pub(crate) fn id_by_email(tx: &Tx<'_>, email: &str) -> Result<Option<String>> {
 /// Stores a user; with `deleted_at`, as the tombstone of a deleted user. The id must not be in use, and
 /// without `deleted_at` the email address must not be in use either.
 pub(crate) fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> Result<()> {
-    tx.execute(
-        "INSERT INTO users (id, email, email_key, name, name_key, external_id, status, metadata, created_at, \
-         updated_at, deleted_at, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+    let seq = tx.query_first(
+        "INSERT INTO users (id, email, email_key, name, external_id, status, metadata, created_at, updated_at, \
+         deleted_at, revision) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) RETURNING seq",
         params![
             new.id,
             new.email,
             unicode::fold_email(&new.email),
             new.name,
-            unicode::fold(&new.name),
             new.external_id,
             new.status.name(),
             rows::to_json(&new.metadata)?,
@@ -60,8 +61,12 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> 
             deleted_at.map(Timestamp::as_millis),
             new.revision,
         ],
+        |row| row.get(0),
     )?;
-    Ok(())
+    match seq {
+        Some(seq) if deleted_at.is_none() => words::insert(tx, &[ALL_ROWS], seq, &words::of(new)),
+        _ => Ok(()),
+    }
 }
 
 /// Fetches a user; `None` when the user doesn't exist or is deleted.
@@ -71,46 +76,77 @@ pub fn get(tx: &Tx<'_>, id: &str) -> Result<Option<User>> {
 }
 
 /// Stores all mutable fields of a user.
-pub(crate) fn update(tx: &Tx<'_>, changed: &User) -> Result<()> {
-    tx.execute(
-        "UPDATE users SET email = ?2, email_key = ?3, name = ?4, name_key = ?5, external_id = ?6, status = ?7, \
-         metadata = ?8, updated_at = ?9, revision = ?10 WHERE id = ?1",
+pub(crate) fn update(tx: &Tx<'_>, before: &User, changed: &User) -> Result<()> {
+    let seq = tx.query_first(
+        "UPDATE users SET email = ?2, email_key = ?3, name = ?4, external_id = ?5, status = ?6, metadata = ?7, \
+         updated_at = ?8, revision = ?9 WHERE id = ?1 RETURNING seq",
         params![
             changed.id,
             changed.email,
             unicode::fold_email(&changed.email),
             changed.name,
-            unicode::fold(&changed.name),
             changed.external_id,
             changed.status.name(),
             rows::to_json(&changed.metadata)?,
             changed.updated_at.as_millis(),
             changed.revision,
         ],
+        |row| row.get(0),
     )?;
-    Ok(())
+    let before = words::of(before);
+    let after = words::of(changed);
+    match seq {
+        Some(seq) if before != after => words::replace(tx, &tenants(tx, &changed.id)?, seq, &before, &after),
+        _ => Ok(()),
+    }
+}
+
+/// The tenants in `words` of a user: all rows, and each organization that the user is a member of.
+fn tenants(tx: &Tx<'_>, id: &str) -> Result<Vec<i64>> {
+    let sql = "SELECT o.seq FROM memberships m JOIN organizations o ON o.id = m.organization_id WHERE m.user_id = ?1";
+    let mut tenants = tx.query_all(sql, params![id], |row| row.get(0))?;
+    tenants.push(ALL_ROWS);
+    Ok(tenants)
 }
 
 /// Deletes a user by marking the row as deleted. The row stays as a tombstone; the email address can be used
-/// again.
+/// again. The user must have no memberships any more.
 pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
-    tx.execute(
-        "UPDATE users SET deleted_at = ?2, revision = revision + 1 WHERE id = ?1",
+    let before = get(tx, id)?;
+    let seq = tx.query_first(
+        "UPDATE users SET deleted_at = ?2, revision = revision + 1 WHERE id = ?1 RETURNING seq",
         params![id, now.as_millis()],
+        |row| row.get(0),
     )?;
-    Ok(())
+    let Some((before, seq)) = before.zip(seq) else { return Ok(()) };
+    words::delete(tx, &[ALL_ROWS], seq, &words::of(&before))
 }
 
 /// Fetches a page of users that aren't deleted.
 pub(crate) fn list(tx: &Tx<'_>, filter: &UserFilter, page: &Page) -> Result<Rows<User>> {
-    ListQuery::new(&format!("SELECT u.seq, {COLUMNS} FROM users u WHERE u.deleted_at IS NULL"))
-        .and_condition(
-            "u.id IN (SELECT user_id FROM memberships WHERE organization_id = ?)",
-            filter.organization_id.clone(),
-        )
-        .and_condition("u.status = ?", filter.status.map(|status| status.name().to_owned()))
-        .and_condition("u.email_key = ?", filter.email.as_deref().map(unicode::fold_email))
-        .and_condition("u.external_id = ?", filter.external_id.clone())
-        .and_name_or_email_prefix("u.name_key", "u.email_key", filter.q.as_deref())
-        .fetch_page(tx, "u.seq", page, |row| user_from_row(row, 1))
+    let query = filter.q.as_ref().filter(|query| query.has_words());
+    let list_access = match filter {
+        UserFilter { email: None, external_id: None, organization_id: None, .. } => ListAccess::InOrder,
+        UserFilter { email: None, external_id: None, .. } => ListAccess::NotInOrder,
+        _ => ListAccess::FewRows,
+    };
+    // Few users, and those found by words, are looked up among the members. Otherwise, the members are looked up.
+    let is_member = if query.is_some() || list_access == ListAccess::FewRows {
+        "EXISTS (SELECT 1 FROM memberships m WHERE m.organization_id = ? AND m.user_id = u.id)"
+    } else {
+        "u.id IN (SELECT user_id FROM memberships WHERE organization_id = ?)"
+    };
+    let list = |lookup: Lookup| {
+        let hint = lookup.hint();
+        ListQuery::new(&format!("SELECT u.seq, {COLUMNS} FROM users u{hint} WHERE u.deleted_at IS NULL"))
+            .and_condition(is_member, filter.organization_id.clone())
+            .and_condition("u.status = ?", filter.status.map(|status| status.name().to_owned()))
+            .and_condition("u.email_key = ?", filter.email.as_deref().map(unicode::fold_email))
+            .and_condition("u.external_id = ?", filter.external_id.clone())
+    };
+    let map = |row: &Row<'_>| user_from_row(row, 1);
+    let Some(query) = query else { return list(Lookup::ByConditions).fetch_page(tx, "u.seq", page, map) };
+    let tenant = words::tenant(tx, filter.organization_id.as_deref())?;
+    let search = Search { query, tenant, list_access };
+    search::fetch_page(tx, list, "u.seq", page, &search, map)
 }

@@ -86,7 +86,7 @@ export function Keys({ session }) {
       actions=${actions}
     >
       <${Filters} onApply=${setFilter}>
-        <${Field} label="Search by name" name="q" type="search" />
+        <${Field} label="Search by name, start or ID" name="q" type="search" />
         <${Select} label="Status" name="status" options=${STATUSES} />
         <${Field} label="Owner" name="user_id" placeholder="user_…" />
         <${Select} label="Scope" name="scope" options=${scopeOptions} />

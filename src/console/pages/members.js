@@ -1,6 +1,7 @@
 // The members of an organization.
 import { get, patchIfChanged, post, remove } from '../api.js';
 import { useData, useList } from '../data.js';
+import { searchWords } from '../format.js';
 import { Dialog, Field, Problem, Select } from '../forms.js';
 import { html, useState } from '../html.js';
 import { changedFields } from '../patch.js';
@@ -23,7 +24,8 @@ function RoleField({ error, value }) {
 function AddDialog({ path, onClose, onChanged }) {
   const [typed, setTyped] = useState('');
   const suggestions = useData(async () => {
-    return typed ? (await get('/users', { q: typed, limit: 8 })).data : [];
+    const q = searchWords(typed);
+    return q ? (await get('/users', { q, limit: 8 })).data : [];
   }, [typed]);
   const add = async (form) => {
     const idOrEmail = form.get('user_id').trim();

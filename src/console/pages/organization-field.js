@@ -1,5 +1,6 @@
 import { get } from '../api.js';
 import { useData } from '../data.js';
+import { searchWords } from '../format.js';
 import { Field } from '../forms.js';
 import { html, useState } from '../html.js';
 
@@ -8,8 +9,7 @@ export function OrganizationField({ session, error, value, hint, name = 'organiz
   const [typed, setTyped] = useState('');
   const suggestions = useData(async () => {
     if (!session.can('admin:orgs')) return [];
-    const isId = typed.startsWith('org_');
-    return (await get('/organizations', { q: isId ? '' : typed, limit: 20 })).data;
+    return (await get('/organizations', { q: searchWords(typed), limit: 20 })).data;
   }, [typed]);
   const options = (suggestions.value ?? []).map((organization) => {
     return html`<option value=${organization.id}>${organization.name}</option>`;

@@ -86,7 +86,7 @@ export function Organizations({ session }) {
   return html`
     <${Page} title="Organizations" lead="Organizations own keys, members, and usage." actions=${newButton}>
       <${Filters} onApply=${setFilter}>
-        <${Field} label="Search by name or email" name="q" type="search" />
+        <${Field} label="Search by name, email or ID" name="q" type="search" />
         <${Select} label="Status" name="status" options=${STATUS_FILTER} />
         <${Select} label="Plan" name="plan" options=${planFilter} />
       <//>

@@ -85,7 +85,7 @@ export function Users({ session }) {
   return html`
     <${Page} title="Users" lead=${lead} actions=${newButton}>
       <${Filters} onApply=${setFilter}>
-        <${Field} label="Search by name or email" name="q" type="search" />
+        <${Field} label="Search by name, email or ID" name="q" type="search" />
         <${Select} label="Status" name="status" options=${STATUS_FILTER} />
       <//>
       <${Card}>

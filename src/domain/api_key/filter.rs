@@ -1,7 +1,9 @@
 use utoipa::IntoParams;
 
-use super::Status;
+use super::{ApiKey, Status};
+use crate::domain::id::Kind;
 use crate::domain::page::Query;
+use crate::domain::search::{SearchQuery, SearchWords, Searchable};
 
 /// The filters of the list of API keys.
 #[derive(Clone, Debug, Default, IntoParams)]
@@ -18,9 +20,11 @@ pub(crate) struct ApiKeyFilter {
     /// Only keys that were granted exactly this scope.
     #[param(max_length = 200)]
     pub(crate) scope: Option<String>,
-    /// Only keys with a name that begins with this.
-    #[param(max_length = 200)]
-    pub(crate) q: Option<String>,
+    /// Only keys that these words describe: 1 to 3 words, each of which begins a word of the name, the `start` or the
+    /// id. Words are runs of at least 2 letters or digits, and case is ignored. If few of many keys match, a page may
+    /// have fewer results than `limit`, even none, and a cursor that continues the search.
+    #[param(value_type = Option<String>, max_length = 200, pattern = "[^ -/:-@\\[-`{-~]{2}", example = "production")]
+    pub(crate) q: Option<SearchQuery>,
 }
 
 impl ApiKeyFilter {
@@ -30,7 +34,15 @@ impl ApiKeyFilter {
             user_id: query.text("user_id"),
             status: query.one_of("status"),
             scope: query.text("scope"),
-            q: query.text("q"),
+            q: SearchQuery::read(query, Kind::ApiKey),
         }
+    }
+}
+
+impl Searchable for ApiKey {
+    const KIND: Kind = Kind::ApiKey;
+
+    fn words(&self) -> SearchWords {
+        SearchWords::default().with_text(&self.name).with_text(&self.start).with_id(&self.id)
     }
 }

@@ -60,7 +60,7 @@ async fn ids_are_generated_or_chosen_by_the_platform_and_never_reused() {
 }
 
 #[tokio::test]
-async fn lists_by_status_plan_and_prefix_without_case() {
+async fn lists_by_status_plan_and_words_without_case() {
     let server = Server::start().await;
     let admin = server.admin();
     for (id, name, email, plan) in [
@@ -81,15 +81,29 @@ async fn lists_by_status_plan_and_prefix_without_case() {
         ("q=aCmE%20CORP", &["org_1"]),
         ("q=%C3%B6RTLICH", &["org_2"]),
         ("q=hello@", &["org_1"]),
-        ("q=corporation", &[]),
+        ("q=corporation", &["org_1"]),
+        ("q=corp%20acme%20hello", &["org_1"]),
+        ("q=orporation", &[]),
+        ("q=corp%20pure", &[]),
         // `%` and `_` are not wildcards.
         ("q=100%25", &["org_3"]),
-        ("q=%25", &[]),
-        ("q=_", &[]),
+        ("q=10%25%25", &["org_3"]),
+        ("q=p_re", &[]),
         ("q=acme&plan=enterprise", &["org_1"]),
+        // All ids begin with it.
+        ("q=org", &["org_3", "org_2", "org_1"]),
     ] {
         let listed = expect_ok(admin.get(&format!("/organizations?{query}")).await, 200);
         assert_eq!(column(&listed, "id"), expected, "{query}");
+    }
+    for (query, code) in [
+        ("%25", "INVALID_VALUE"),
+        ("_", "INVALID_VALUE"),
+        ("a", "INVALID_LENGTH"),
+        ("acme%20c", "INVALID_LENGTH"),
+        ("one%20two%20three%20four", "TOO_MANY"),
+    ] {
+        expect_invalid(&admin.get(&format!("/organizations?q={query}")).await, &[("q", code)]);
     }
     expect_invalid(&admin.get("/organizations?status=deleted").await, &[("status", "INVALID_VALUE")]);
     assert_eq!(expect_ok(admin.get("/organizations?plan=gold").await, 200), json!([]));

@@ -95,7 +95,7 @@ async fn emails_are_unique_without_case_and_freed_by_deletion() {
 }
 
 #[tokio::test]
-async fn lists_by_status_email_external_id_and_prefix_without_case() {
+async fn lists_by_status_email_external_id_and_words_without_case() {
     let server = Server::start().await;
     let admin = server.admin();
     for (id, email, name, external) in [
@@ -118,7 +118,11 @@ async fn lists_by_status_email_external_id_and_prefix_without_case() {
         ("external_id=A", &[]),
         ("q=ada", &["user_3", "user_1"]),
         ("q=%C3%A9MI", &["user_3"]),
-        ("q=hopper", &[]),
+        ("q=hopper", &["user_2"]),
+        ("q=hop%20gra", &["user_2"]),
+        ("q=opper", &[]),
+        ("q=a1", &["user_2", "user_1"]),
+        ("q=adam@example.com", &["user_3"]),
         ("q=ada&status=active&external_id=A1", &["user_1"]),
     ] {
         let listed = expect_ok(admin.get(&format!("/users?{query}")).await, 200);

@@ -31,6 +31,7 @@ mod replays;
 mod report_queue;
 mod request_memory;
 mod revocation;
+mod search;
 mod secrets;
 mod shared_limits;
 mod stored_responses;

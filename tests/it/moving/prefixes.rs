@@ -127,7 +127,7 @@ async fn imported_keys_verify_without_a_checksum_under_prefixes_that_are_configu
         assert_eq!(code(&admin, created["key"].as_str().unwrap()).await, "VALID", "{prefix}");
     }
     // Their secrets get the prefix with which they start.
-    let keys = data(admin.get("/api-keys?order=asc&q=n").await);
+    let keys = data(admin.get("/api-keys?order=asc&limit=100").await);
     let acme_live = keys.as_array().unwrap().iter().find(|key| key["start"] == "acme_live_01").unwrap();
     assert!(has_prefix(&rotate(&admin, acme_live["id"].as_str().unwrap()).await, "acme_live"));
 }

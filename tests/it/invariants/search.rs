@@ -1,0 +1,162 @@
+//! Searches by words find what the caller's lists show, and nothing else, also while names change.
+
+use serde_json::{Value, json};
+
+use crate::support::{Answer, Client, Server};
+
+#[track_caller]
+fn expect_ok(answer: Answer, status: u16) -> Value {
+    assert_eq!((answer.status, answer.code()), (status, ""), "{}", answer.text);
+    answer.json["data"].clone()
+}
+
+/// A field of each row of a list.
+fn column(list: &Value, field: &str) -> Vec<String> {
+    list.as_array().unwrap().iter().map(|row| row[field].as_str().unwrap().to_owned()).collect()
+}
+
+/// The ids that a list has for a query.
+async fn found(client: &Client, list: &str, query: &str) -> Vec<String> {
+    let query: String = form_urlencoded::byte_serialize(query.as_bytes()).collect();
+    column(&expect_ok(client.get(&format!("/{list}?limit=100&q={query}")).await, 200), "id")
+}
+
+async fn create(client: &Client, path: &str, body: Value) -> Value {
+    expect_ok(client.post(path, body).await, 201)
+}
+
+/// An organization never finds another's rows: by no word of a name, an email address, an external id, an id or a
+/// `start`, also together with a word of its own.
+#[tokio::test]
+async fn i5_no_word_finds_another_organizations_rows() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    for id in ["org_alpha", "org_bravo"] {
+        let name = format!("{} Unlimited", &id[4..]);
+        let email = format!("office@{}.example", &id[4..]);
+        create(&admin, "/organizations", json!({"id": id, "name": name, "email": email})).await;
+    }
+    let (alpha, _) = server.key(Some("org_alpha"), &["*"]).await;
+    let (bravo, _) = server.key(Some("org_bravo"), &["*"]).await;
+    let user = json!({"name": "Zoë Quill", "email": "zoe.q@bravo.example", "external_id": "auth0|77ab"});
+    let user = create(&bravo, "/users", user).await;
+    let key = create(&bravo, "/api-keys", json!({"name": "Quarterly Report", "scopes": []})).await;
+    let start = key["start"].as_str().unwrap();
+    let key_id = key["id"].as_str().unwrap();
+    let user_id = user["id"].as_str().unwrap();
+    for (list, id, queries) in [
+        (
+            "organizations",
+            "org_bravo",
+            &["bravo", "BRAVO unlimited", "org_bravo", "office@bravo.example"][..],
+        ),
+        (
+            "users",
+            user_id,
+            &["zoë", "quill zo", "zoe.q@bravo.example", "auth0|77ab", "77ab", user_id, &user_id[..12]],
+        ),
+        ("api-keys", key_id, &["quarterly", "rep quart", start, &start[5..], key_id, &key_id[..20]]),
+    ] {
+        for query in queries {
+            let own = found(&bravo, list, query).await;
+            assert!(own.iter().any(|found| found == id), "{list} {query}: {own:?}");
+            let all = found(&admin, list, query).await;
+            assert!(all.iter().any(|found| found == id), "{list} {query}: {all:?}");
+            let others = found(&alpha, list, query).await;
+            assert!(!others.iter().any(|found| found == id), "{list} {query}: {others:?}");
+        }
+    }
+    // The user joins the other organization, and is found there as long as the membership lasts.
+    let member = json!({"user_id": user_id, "role": "member"});
+    create(&admin, "/organizations/org_alpha/members", member).await;
+    assert_eq!(found(&alpha, "users", "quill").await, [user_id]);
+    expect_ok(admin.patch(&format!("/users/{user_id}"), json!({"name": "Zoë Feather"})).await, 200);
+    for client in [&alpha, &bravo, &admin] {
+        assert_eq!(found(client, "users", "quill").await, [""; 0]);
+        assert_eq!(found(client, "users", "feather").await, [user_id]);
+    }
+    expect_ok(admin.delete(&format!("/organizations/org_bravo/members/{user_id}")).await, 200);
+    assert_eq!(found(&bravo, "users", "feather").await, [""; 0]);
+    assert_eq!(found(&alpha, "users", "feather").await, [user_id]);
+}
+
+/// Whatever is deleted is found by none of its words. Revoked keys are listed, so they are found.
+#[tokio::test]
+async fn what_was_deleted_is_not_found() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let organization = json!({"id": "org_1", "name": "Gone Soon", "email": "mail@gone.example"});
+    create(&admin, "/organizations", organization).await;
+    let user =
+        json!({"id": "user_1a", "name": "Gone Too", "email": "too@gone.example", "external_id": "gone-9"});
+    create(&admin, "/users", user).await;
+    create(&admin, "/organizations/org_1/members", json!({"user_id": "user_1a", "role": "member"})).await;
+    let key = json!({"id": "key_1a", "organization_id": "org_1", "user_id": "user_1a", "name": "Gone Key", "scopes": []});
+    create(&admin, "/api-keys", key).await;
+    for list in ["organizations", "users", "api-keys"] {
+        assert_eq!(found(&admin, list, "gone").await.len(), 1, "{list}");
+    }
+    expect_ok(admin.delete("/organizations/org_1").await, 200);
+    assert_eq!(found(&admin, "organizations", "gone").await, [""; 0]);
+    assert_eq!(found(&admin, "users", "gone").await, ["user_1a"]);
+    expect_ok(admin.delete("/users/user_1a").await, 200);
+    for word in ["gone", "too", "1a", "user_1a", "gone-9"] {
+        assert_eq!(found(&admin, "users", word).await, [""; 0], "{word}");
+    }
+    assert_eq!(found(&admin, "api-keys", "gone").await, ["key_1a"]);
+}
+
+/// A search sees each row before or after a change: with a name that it searched for, and never without a row that it
+/// finds by another word.
+#[tokio::test]
+async fn searches_beside_renames_find_current_names() {
+    const RENAMES: usize = 150;
+    let server = Server::start().await;
+    let admin = server.admin();
+    create(&admin, "/users", json!({"id": "user_moving", "name": "Otter 0", "email": "a@b"})).await;
+    let renames = tokio::spawn({
+        let admin = admin.clone();
+        async move {
+            for number in 1..=RENAMES {
+                let animal = ["Otter", "Badger"][number % 2];
+                let name = format!("{animal} {number}");
+                expect_ok(admin.patch("/users/user_moving", json!({"name": name})).await, 200);
+            }
+        }
+    });
+    let mut searches = 0;
+    while !renames.is_finished() || searches == 0 {
+        for animal in ["otter", "badger"] {
+            let listed = expect_ok(admin.get(&format!("/users?q={animal}")).await, 200);
+            for name in column(&listed, "name") {
+                assert!(name.to_lowercase().starts_with(animal), "{animal}: {name}");
+            }
+        }
+        assert_eq!(found(&admin, "users", "moving").await, ["user_moving"]);
+        searches += 1;
+    }
+    renames.await.unwrap();
+    assert_eq!(found(&admin, "users", &format!("otter {RENAMES}")).await, ["user_moving"]);
+    assert_eq!(found(&admin, "users", "badger").await, [""; 0]);
+}
+
+/// A name may have 200 characters. The first 16 words of it are found, and a change of it stores no more.
+#[tokio::test]
+async fn the_words_of_a_long_name_are_limited() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    let words: Vec<String> = (0..50).map(|number| format!("ö{number:02}")).collect();
+    let key = json!({"id": "key_long", "name": words.join(" "), "scopes": []});
+    create(&admin, "/api-keys", key).await;
+    for (number, word) in words.iter().enumerate() {
+        assert_eq!(
+            found(&admin, "api-keys", word).await.contains(&"key_long".to_owned()),
+            number < 16,
+            "{word}"
+        );
+    }
+    let wide = "𐐨".repeat(200);
+    create(&admin, "/api-keys", json!({"id": "key_wide", "name": wide, "scopes": []})).await;
+    assert_eq!(found(&admin, "api-keys", &"𐐀".repeat(199)).await, ["key_wide"]);
+    assert_eq!(found(&admin, "api-keys", &format!("{}a", "𐐀".repeat(100))).await, [""; 0]);
+}
