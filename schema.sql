@@ -169,6 +169,9 @@ CREATE INDEX limit_meters_subject ON limit_meters (subject);
 -- their keys see: their API keys, and their members. So a search reads nothing of other organizations, and its duration
 -- reveals nothing about them. Rows that are deleted have no words. The functions in src/store that write the rows keep
 -- their words, and `tollhouse check` compares both.
+-- The words of `kind` 3 and 4 are buckets of days that contain the `expires_at` and the `last_used_at` of a key, three of
+-- each, so that filters by time find keys in the order of the list, however many there are. They change once a day at
+-- most; an index on `last_used_at` itself would change with almost every use of a key.
 CREATE TABLE words (
     tenant INTEGER NOT NULL,
     kind   INTEGER NOT NULL,

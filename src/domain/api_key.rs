@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicI64;
 use ipnet::IpNet;
 use serde::Serialize;
 
-pub(crate) use filter::ApiKeyFilter;
+pub(crate) use filter::{ApiKeyFilter, TimeFilter, buckets_of_expiry, buckets_of_last_use};
 pub(crate) use lifecycle::{Revocation, Rotation};
 
 use super::cidr;

@@ -45,6 +45,7 @@ pub(crate) mod sql_time;
 pub mod stored_name;
 pub mod subject;
 pub mod time;
+pub(crate) mod time_buckets;
 pub(crate) mod unicode;
 pub mod usage;
 pub(crate) mod user;

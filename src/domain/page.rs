@@ -11,6 +11,8 @@ use super::rules;
 use super::time::Timestamp;
 use crate::error::{Code, Error, ErrorDetail, Result};
 
+const MILLIS_PER_DAY: i64 = 86_400_000;
+
 /// The sort order of a list, by time of creation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, utoipa::ToSchema)]
 #[schema(rename_all = "lowercase")]
@@ -190,10 +192,7 @@ impl Query {
     /// it a space in a query.
     pub(crate) fn time(&mut self, name: &'static str) -> Option<Timestamp> {
         let text = self.text(name)?;
-        let time = Timestamp::parse(&text).or_else(|| {
-            let (time, offset) = text.rsplit_once(' ')?;
-            Timestamp::parse(&format!("{time}+{offset}"))
-        });
+        let time = parse_time(&text);
         if time.is_none() {
             self.add_fault(
                 name,
@@ -202,6 +201,21 @@ impl Query {
             );
         }
         time
+    }
+
+    /// Parses a query parameter that is a date, or a timestamp, of which only the date counts. Returns the beginning of
+    /// the day, in UTC.
+    pub(crate) fn date(&mut self, name: &'static str) -> Option<Timestamp> {
+        let text = self.text(name)?;
+        let time = Timestamp::parse(&format!("{text}T00:00:00Z")).or_else(|| parse_time(&text));
+        if time.is_none() {
+            self.add_fault(
+                name,
+                "INVALID_TIME",
+                "Must be a date, such as 2026-11-23, or an RFC 3339 timestamp.",
+            );
+        }
+        time.map(|time| time.bucket_bounds(MILLIS_PER_DAY).0)
     }
 
     /// Parses the [query parameters of every list](PageQuery). The cursor is returned encrypted;
@@ -228,6 +242,14 @@ impl Query {
         }
         if self.faults.is_empty() { Ok(value) } else { Err(Error::invalid_request(self.faults)) }
     }
+}
+
+/// Parses an RFC 3339 timestamp of a query, in which the `+` of an offset may have become a space.
+fn parse_time(text: &str) -> Option<Timestamp> {
+    Timestamp::parse(text).or_else(|| {
+        let (time, offset) = text.rsplit_once(' ')?;
+        Timestamp::parse(&format!("{time}+{offset}"))
+    })
 }
 
 /// The error `INVALID_CURSOR`. Its message is the same for every cause.

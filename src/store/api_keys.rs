@@ -1,5 +1,7 @@
 //! Statements on API keys, the hashes of their secrets, and their scopes.
 
+use std::time::Duration;
+
 use super::engine::{self, Row, ToValue, params};
 use super::limit_meters;
 use super::list::ListQuery;
@@ -7,7 +9,7 @@ use super::rows;
 use super::search::{self, ListAccess, Lookup, Search};
 use super::tx::Tx;
 use super::words;
-use crate::domain::api_key::{ApiKey, ApiKeyFilter, Credential, Memo, Status, Tenant};
+use crate::domain::api_key::{ApiKey, ApiKeyFilter, Credential, Memo, Status, Tenant, TimeFilter};
 use crate::domain::invalidation::Invalidation;
 use crate::domain::page::{Page, Rows};
 use crate::domain::subject::Subject;
@@ -50,8 +52,8 @@ pub(super) fn api_key_from_row(row: &Row<'_>) -> engine::Result<ApiKey> {
 pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool> {
     let stored = tx.query_first(
         "INSERT INTO api_keys (id, organization_id, user_id, name, start, scopes, status, expires_at, allowed_ips, \
-         metadata, created_by, created_at, updated_at, revision, limits, self_rotation) \
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16) \
+         metadata, created_by, created_at, updated_at, revision, limits, self_rotation, last_used_at) \
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17) \
          ON CONFLICT (id) DO NOTHING RETURNING seq, (SELECT seq FROM organizations WHERE id = ?2)",
         params![
             new.id,
@@ -70,6 +72,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool>
             new.revision,
             new.limits.as_ref().map(rows::to_json).transpose()?,
             new.self_rotation,
+            new.last_used_at.map(Timestamp::as_millis),
         ],
         |row| Ok((row.get::<i64>(0)?, row.get::<Option<i64>>(1)?)),
     )?;
@@ -81,7 +84,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool>
     insert_scopes(tx, seq, &new.scopes)?;
     limit_meters::replace(tx, Subject::Key(seq), None, new.limits.as_deref())?;
     let tenants: Vec<i64> = [words::ALL_ROWS].into_iter().chain(organization).collect();
-    words::insert(tx, &tenants, seq, &words::of(new))?;
+    words::insert(tx, &tenants, seq, &words::of_key(new))?;
     tx.invalidate(Invalidation::Secret(*hash));
     Ok(stored == 1)
 }
@@ -197,11 +200,14 @@ pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<(
         insert_scopes(tx, seq, &changed.scopes)?;
     }
     // Revocations, which change no words, have to be fast.
-    if before.name == changed.name && before.start == changed.start {
+    let has_same_words = before.name == changed.name
+        && before.start == changed.start
+        && before.expires_at == changed.expires_at;
+    if has_same_words {
         return Ok(());
     }
     let tenants = words::tenants(tx, changed.organization_id.as_deref())?;
-    words::replace(tx, &tenants, seq, &words::of(before), &words::of(changed))
+    words::replace(tx, &tenants, seq, &words::of_key(before), &words::of_key(changed))
 }
 
 /// Makes a new secret the current one. With `keep_previous` the replaced secret becomes the previous one,
@@ -291,12 +297,24 @@ pub(crate) fn any_key_exists(tx: &Tx<'_>) -> Result<bool> {
 /// Sets `last_used_at` of keys, by `seq`. A later stored time is kept, unless it is more than a day later,
 /// because the clock was wrong when it was stored. The revision (the ETag) doesn't change.
 pub(crate) fn update_last_used(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result<()> {
+    const DAY: Duration = Duration::from_secs(86_400);
     for (seq, at) in used {
-        tx.execute(
-            "UPDATE api_keys SET last_used_at = ?2 WHERE seq = ?1 \
-             AND (last_used_at IS NULL OR last_used_at < ?2 OR last_used_at > ?2 + 86400000)",
-            params![seq, at.as_millis()],
-        )?;
+        let sql = "SELECT last_used_at, organization_id FROM api_keys WHERE seq = ?1";
+        let stored = tx.query_first(sql, params![seq], |row| {
+            Ok((rows::optional_timestamp_column(row, 0)?, row.get::<Option<String>>(1)?))
+        })?;
+        let Some((before, organization_id)) = stored else { continue };
+        if before.is_some_and(|before| before >= *at && before <= *at + DAY) {
+            continue;
+        }
+        tx.execute("UPDATE api_keys SET last_used_at = ?2 WHERE seq = ?1", params![seq, at.as_millis()])?;
+        // They change at most once a day.
+        let words_before = words::of_last_use(before);
+        let words_after = words::of_last_use(Some(*at));
+        if words_before != words_after {
+            let tenants = words::tenants(tx, organization_id.as_deref())?;
+            words::replace(tx, &tenants, *seq, &words_before, &words_after)?;
+        }
     }
     Ok(())
 }
@@ -305,23 +323,31 @@ pub(crate) fn update_last_used(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result
 pub(crate) fn list(tx: &Tx<'_>, filter: &ApiKeyFilter, page: &Page, now: Timestamp) -> Result<Rows<ApiKey>> {
     let seq = list_query(filter, now, Lookup::ByConditions).1;
     let list = |lookup: Lookup| list_query(filter, now, lookup).0;
-    let Some(query) = filter.q.as_ref().filter(|query| query.has_words()) else {
-        return list(Lookup::ByConditions).fetch_page(tx, seq, page, api_key_from_row);
-    };
-    let tenant = words::tenant(tx, filter.organization_id.as_deref())?;
+    let tenant = || words::tenant(tx, filter.organization_id.as_deref());
     let list_access = if filter.user_id.is_some() { ListAccess::FewRows } else { ListAccess::InOrder };
-    let search = Search { query, tenant, list_access };
-    search::fetch_page(tx, list, seq, page, &search, api_key_from_row)
+    if let Some(query) = filter.q.as_ref().filter(|query| query.has_words()) {
+        let search = Search { query, tenant: tenant()?, list_access };
+        return search::fetch_page(tx, list, seq, page, &search, api_key_from_row);
+    }
+    let (kind, buckets) = match filter.by_time(now) {
+        Some(TimeFilter::Expiry(buckets)) if list_access == ListAccess::InOrder => (words::EXPIRY, buckets),
+        Some(TimeFilter::LastUse(buckets)) if list_access == ListAccess::InOrder => {
+            (words::LAST_USE, buckets)
+        }
+        _ => return list(Lookup::ByConditions).fetch_page(tx, seq, page, api_key_from_row),
+    };
+    search::fetch_page_of_words(tx, list, seq, page, (tenant()?, kind, buckets), api_key_from_row)
 }
 
 /// The query for a list of keys, and the name of the `seq` column that orders it.
 pub(super) fn list_query(filter: &ApiKeyFilter, now: Timestamp, lookup: Lookup) -> (ListQuery, &'static str) {
     let is_search = filter.q.as_ref().is_some_and(|query| query.has_words());
+    let is_driven_by_words = is_search || filter.by_time(now).is_some();
     let now = now.as_millis();
     // A filter by scope only scans the scope index, which is ordered by `seq` too. An organization or a user
     // has few keys, so with such a filter the scope is checked for each key, and so it is for the keys that a search
-    // finds. CROSS JOIN fixes the join order.
-    let has_owner = filter.user_id.is_some() || filter.organization_id.is_some() || is_search;
+    // or a filter by time finds. CROSS JOIN fixes the join order.
+    let has_owner = filter.user_id.is_some() || filter.organization_id.is_some() || is_driven_by_words;
     let (checked_scope, driving_scope) =
         if has_owner { (filter.scope.clone(), None) } else { (None, filter.scope.as_deref()) };
     let keys = format!("api_keys k{}", lookup.hint());
@@ -338,10 +364,18 @@ pub(super) fn list_query(filter: &ApiKeyFilter, now: Timestamp, lookup: Lookup) 
             ("s.scope", driving_scope),
             ("k.status", status.map(Status::name)),
         ])
-        .and_condition("s.scope = ?", checked_scope);
+        .and_condition("s.scope = ?", checked_scope)
+        .and_condition("+k.expires_at < ?", filter.expires_before.map(Timestamp::as_millis))
+        .and_condition("+k.expires_at > ?", filter.expires_after.map(Timestamp::as_millis))
+        .and_condition("k.last_used_at < ?", filter.last_used_before.map(Timestamp::as_millis));
+    let list = match filter.never_used {
+        Some(true) => list.and_fixed_condition("k.last_used_at IS NULL"),
+        Some(false) => list.and_fixed_condition("k.last_used_at IS NOT NULL"),
+        None => list,
+    };
     let list = match filter.status {
         Some(Status::Active) => list.and_condition("(k.expires_at IS NULL OR k.expires_at > ?)", Some(now)),
-        Some(Status::Expired) => list.and_condition("k.expires_at <= ?", Some(now)),
+        Some(Status::Expired) => list.and_condition("+k.expires_at <= ?", Some(now)),
         _ => list,
     };
     (list, seq)

@@ -47,6 +47,8 @@ pub(crate) fn find_wrong_words(tx: &Tx<'_>) -> Result<Vec<String>> {
             0 => "the API keys",
             1 => "the users",
             2 => "the organizations",
+            words::EXPIRY => "the expiry of API keys",
+            words::LAST_USE => "the last use of API keys",
             _ => "any rows",
         };
         (!is_equal).then(|| {
@@ -98,7 +100,7 @@ fn sum_expected(tx: &Tx<'_>) -> Result<Sums> {
     each_row(tx, &keys, |row, seq| {
         let key = api_keys::api_key_from_row(row)?;
         let organization: Option<i64> = row.get(22)?;
-        sums.add_all([ALL_ROWS].into_iter().chain(organization), &words::of(&key), seq);
+        sums.add_all([ALL_ROWS].into_iter().chain(organization), &words::of_key(&key), seq);
         Ok(())
     })?;
     Ok(sums)

@@ -55,12 +55,6 @@ pub(crate) fn insert_key(tx: &Tx<'_>, new: &NewKey) -> Result<bool> {
     if key.revoked_at.is_some() || key.rotated_at.is_some() || key.previous_secret_expires_at.is_some() {
         api_keys::update(tx, key, key)?;
     }
-    if key.last_used_at.is_some() {
-        tx.execute(
-            "UPDATE api_keys SET last_used_at = ?2 WHERE id = ?1",
-            params![key.id, key.last_used_at.map(Timestamp::as_millis)],
-        )?;
-    }
     Ok(true)
 }
 

@@ -90,6 +90,19 @@ pub(super) fn fetch_page<T: Searchable>(
     fetch_checked(tx, &list(lookup), seq, page, &source, map, matches)
 }
 
+/// Fetches a page of the rows of `list` that have one of the words of this kind.
+pub(super) fn fetch_page_of_words<T>(
+    tx: &Tx<'_>,
+    list: impl Fn(Lookup) -> ListQuery,
+    seq: &str,
+    page: &Page,
+    (tenant, kind, words): (i64, i64, Vec<String>),
+    map: impl FnMut(&Row<'_>) -> engine::Result<T>,
+) -> Result<Rows<T>> {
+    let source = Source::Words { tenant, kind, words };
+    fetch_checked(tx, &list(Lookup::BySeq), seq, page, &source, map, |_| true)
+}
+
 /// Chooses the source with the fewest rows that contains all matches.
 fn find_source<T: Searchable>(tx: &Tx<'_>, search: &Search<'_>) -> Result<Source> {
     let tenant = search.tenant;

@@ -5,14 +5,20 @@ use std::collections::BTreeSet;
 
 use super::engine::{ToValue, Value, params};
 use super::tx::Tx;
+use crate::domain::api_key::{ApiKey, buckets_of_expiry, buckets_of_last_use};
 use crate::domain::id::Kind;
 use crate::domain::search::Searchable;
+use crate::domain::time::Timestamp;
 use crate::error::Result;
 
 /// The tenant under which all rows are, for platform keys.
 pub(super) const ALL_ROWS: i64 = 0;
 /// The tenant of an organization that doesn't exist, which has no rows.
 const NO_ROWS: i64 = -1;
+
+/// The numbers in the column `kind` of the buckets of API keys' `expires_at` and `last_used_at`.
+pub(super) const EXPIRY: i64 = 3;
+pub(super) const LAST_USE: i64 = 4;
 
 /// The numbers of rows that one statement inserts, largest first.
 const ROWS_PER_STATEMENT: [usize; 3] = [8, 3, 1];
@@ -33,6 +39,19 @@ pub(super) fn kind_number(kind: Kind) -> i64 {
 pub(super) fn of<T: Searchable>(row: &T) -> Words {
     let kind = kind_number(T::KIND);
     row.words().to_stored().into_iter().map(|word| (kind, word.to_owned())).collect()
+}
+
+/// The words by which a key is found, and the buckets of its times.
+pub(super) fn of_key(key: &ApiKey) -> Words {
+    let mut words = of(key);
+    words.extend(buckets_of_expiry(key.expires_at).into_iter().map(|bucket| (EXPIRY, bucket)));
+    words.extend(of_last_use(key.last_used_at));
+    words
+}
+
+/// The buckets of a key's `last_used_at`.
+pub(super) fn of_last_use(last_used_at: Option<Timestamp>) -> Words {
+    buckets_of_last_use(last_used_at).into_iter().map(|bucket| (LAST_USE, bucket)).collect()
 }
 
 /// The tenant of an organization, or of all rows.

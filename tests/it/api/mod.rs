@@ -10,6 +10,7 @@ mod forward_auth;
 mod forward_auth_limits;
 mod idempotency;
 mod introspect;
+mod key_filters;
 mod key_lifecycle;
 mod key_policy;
 mod key_prefixes;
