@@ -23,6 +23,8 @@ pub enum Action {
     ReadOwnKey,
     #[strum(serialize = "whoami.read")]
     ReadWhoami,
+    #[strum(serialize = "search.read")]
+    Search,
     #[strum(serialize = "organization.list")]
     ListOrganizations,
     #[strum(serialize = "organization.create")]
@@ -180,6 +182,7 @@ impl Action {
             Action::VerifyKey => (Write, None),
             Action::ReadOwnKey => (Read, Some(TargetKind::ApiKey)),
             Action::ReadWhoami => (Read, None),
+            Action::Search => (Read, None),
             Action::ListOrganizations => (Read, Some(TargetKind::Organization)),
             Action::CreateOrganization => (Write, Some(TargetKind::Organization)),
             Action::ReadOrganization => (Read, Some(TargetKind::Organization)),
@@ -274,7 +277,7 @@ impl Action {
 
     /// True if the audit log aggregates the successful calls of a minute in one event, because clients may poll.
     pub(crate) fn is_aggregated(self) -> bool {
-        self == Action::ReadWhoami
+        matches!(self, Action::ReadWhoami | Action::Search)
     }
 }
 

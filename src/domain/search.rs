@@ -7,6 +7,9 @@
 use std::collections::BTreeSet;
 use std::ops::Bound;
 
+use serde::Serialize;
+use utoipa::IntoParams;
+
 use super::id::Kind;
 use super::page::Query;
 use super::unicode;
@@ -146,6 +149,59 @@ impl SearchQuery {
     pub(crate) fn stored_prefixes(&self) -> impl Iterator<Item = &str> {
         self.words.iter().map(|word| stored_form(word))
     }
+}
+
+/// The query parameter of a search for resources of all kinds.
+#[derive(Debug, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct SearchParams {
+    /// An id, an email address, the external id of a user, or 1 to 3 words as in the `q` of lists. Without it, nothing is
+    /// found.
+    #[param(max_length = 200, example = "ada lovelace")]
+    pub(crate) q: Option<String>,
+}
+
+impl SearchParams {
+    pub(crate) fn read(query: &mut Query) -> Self {
+        let q = query.text("q").map(|text| text.trim().to_owned());
+        // A text without spaces may be the external id of a user, whatever its words are.
+        if let Some(text) = q.as_ref().filter(|text| text.contains(char::is_whitespace)) {
+            let kinds = [Kind::Organization, Kind::User, Kind::ApiKey];
+            let faults = kinds.map(|kind| SearchQuery::parse(text, kind).err());
+            if let [Some((code, message)), Some(_), Some(_)] = faults {
+                query.add_fault("q", code, message);
+            }
+        }
+        Self { q }
+    }
+}
+
+/// The kind of resource that a search found.
+#[derive(Clone, Copy, Debug, Serialize, utoipa::ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[allow(missing_docs)]
+pub(crate) enum SearchResultType {
+    Organization,
+    User,
+    ApiKey,
+}
+
+/// A resource that a search found.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct SearchResult {
+    /// The kind of resource.
+    #[serde(rename = "type")]
+    #[schema(example = "user")]
+    pub(crate) result_type: SearchResultType,
+    /// Id of the resource.
+    #[schema(example = "user_123")]
+    pub(crate) id: String,
+    /// Its name.
+    #[schema(example = "Ada Lovelace")]
+    pub(crate) title: String,
+    /// The email address of an organization or a user, the `start` of a key.
+    #[schema(example = "ada@example.com")]
+    pub(crate) subtitle: String,
 }
 
 /// The form of an email address in which words are compared. Names are folded in the same way, so `ß` in the domain,

@@ -42,6 +42,7 @@ mod route;
 mod router;
 pub mod routes;
 mod scopes;
+mod search;
 mod settings;
 mod users;
 mod verification;

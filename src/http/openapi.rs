@@ -23,7 +23,7 @@ use super::reply::Reply;
 use super::route::Route;
 use super::{
     analytics, api_keys, audit, batch, forward_auth, health, introspect, memberships, organizations, own_key,
-    pages, report_usage, root, scopes, settings, users, verify, verify_batch, whoami,
+    pages, report_usage, root, scopes, search, settings, users, verify, verify_batch, whoami,
 };
 use crate::domain::sha256::sha256;
 use crate::error::{Error, Result};
@@ -38,6 +38,7 @@ use crate::error::{Error, Result};
         (name = "Verification", description = "The data plane. Checks API keys against their status, scopes, allowed addresses, rate limits and quotas. Known keys are checked in memory, without touching the database. Requests are not rate limited and not in the audit log, but are counted in usage analytics."),
         (name = "Self-service", description = "For whoever holds a key: read, revoke and rotate the calling key itself, with any scopes. A key may make 60 of these requests per minute."),
         (name = "Caller", description = "The calling API key."),
+        (name = "Search", description = "Finds organizations, users and API keys."),
         (name = "Organizations", description = "Organizations own API keys, members and audit events."),
         (name = "Members", description = "Memberships connect users to organizations, with a role. Roles are informational and grant no permissions. An organization's last owner can't be removed or given another role."),
         (name = "Users", description = "Users can be members of organizations and own API keys."),
@@ -53,6 +54,7 @@ use crate::error::{Error, Result};
         verify::answer, verify_batch::answer, report_usage::answer, introspect::answer, forward_auth::answer, forward_auth::answer_with_path,
         own_key::get, own_key::revoke, own_key::rotate,
         whoami::get_caller,
+        search::find,
         organizations::list, organizations::create,
         organizations::get, organizations::update, organizations::delete,
         memberships::list, memberships::create, memberships::get, memberships::update, memberships::delete,

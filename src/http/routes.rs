@@ -9,7 +9,7 @@ use super::route::{Handler, Prepare};
 use super::router::Router;
 use super::{
     analytics, api_keys, audit, health, memberships, openapi, organizations, own_key, pages, root, scopes,
-    settings, users, whoami,
+    search, settings, users, whoami,
 };
 use crate::domain::action::Action;
 use crate::error::Result;
@@ -120,6 +120,7 @@ pub static ROUTES: &[Route] = &[
     data_plane_route(ANY, "/v1/forward-auth/{path}", AuthRequirement::Open, Body::None, Endpoint::ForwardAuth),
 
     get("/admin/v1/whoami", Action::ReadWhoami, AuthRequirement::AnyKey, |call| Box::pin(whoami::get_caller(call))),
+    get("/admin/v1/search", Action::Search, AuthRequirement::AnyKey, |call| Box::pin(search::find(call))),
 
     get("/admin/v1/organizations", Action::ListOrganizations, ADMIN_ORGS, |call| Box::pin(organizations::list(call))),
     post("/admin/v1/organizations", Action::CreateOrganization, AuthRequirement::Platform(&["admin:orgs"]), Body::Required, |call| Box::pin(organizations::create(call))),

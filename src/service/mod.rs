@@ -31,6 +31,7 @@ pub(crate) mod restore;
 pub mod retention;
 pub(crate) mod sample;
 pub mod scopes;
+pub(crate) mod search;
 pub(crate) mod secret_prefixes;
 pub(crate) mod settings;
 pub mod usage;

@@ -180,6 +180,7 @@ pub(crate) fn example_calls() -> Vec<ExampleCall> {
         call(ANY, "/v1/forward-auth/-/the/clients/own"),
 
         get("/whoami").without_event(), // Aggregated.
+        get("/search?q=alpha").without_event(), // Aggregated.
 
         post("/organizations", 201, json!({"name": "n", "email": "n@example.com"})).foreign(Platform)
             .event(Some(CREATED), Some(["organization", CREATED, "n"]))

@@ -26,6 +26,7 @@ mod own_key;
 mod patches;
 mod plans;
 mod scopes;
+mod search;
 mod settings;
 mod usage_reports;
 mod users;

@@ -36,6 +36,7 @@ fn variants() -> Vec<ExampleCall> {
 /// Routes whose calls don't record exactly one event.
 const OTHERWISE_RECORDED: &[&str] = &[
     "GET /admin/v1/whoami", // Aggregated.
+    "GET /admin/v1/search", // Aggregated.
     "POST /admin/v1/batch", // Each operation records its own event: see `api::batch`.
 ];
 
