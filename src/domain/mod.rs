@@ -14,6 +14,7 @@ pub(crate) mod better_auth;
 pub mod chain;
 pub(crate) mod cidr;
 pub(crate) mod etag;
+pub(crate) mod expand;
 pub(crate) mod export;
 pub mod fields;
 pub mod id;

@@ -1,9 +1,10 @@
 //! `/admin/v1/api-keys`
 
 use super::call::Call;
-use super::openapi::params::{ApiKeyPathParams, IfMatch};
+use super::openapi::params::{ApiKeyExpandParams, ApiKeyPathParams, IfMatch};
 use super::reply::Reply;
 use crate::domain::api_key::{ApiKey, ApiKeyFilter, ApiKeyPatch, NewApiKey, Revocation, Rotation};
+use crate::domain::expand::ExpandedApiKey;
 use crate::domain::page::PageQuery;
 use crate::error::Result;
 use crate::service::api_keys::{self, ApiKeyWithSecret};
@@ -35,9 +36,9 @@ pub(crate) async fn create(call: Call) -> Result<Operation> {
 /// `404`.
 #[utoipa::path(
     get, path = "/admin/v1/api-keys", tag = "API keys", operation_id = "listApiKeys",
-    params(PageQuery, ApiKeyFilter),
+    params(PageQuery, ApiKeyFilter, ApiKeyExpandParams),
     responses(
-        (status = 200, description = "A page of API keys.", body = Vec<ApiKey>),
+        (status = 200, description = "A page of API keys.", body = Vec<ExpandedApiKey>),
         (status = 404, description = "`NOT_FOUND`: the calling key has no access to this organization."),
     ),
 )]
@@ -48,12 +49,11 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
 /// Get an API key
 #[utoipa::path(
     get, path = "/admin/v1/api-keys/{id}", tag = "API keys", operation_id = "getApiKey",
-    params(ApiKeyPathParams),
-    responses((status = 200, description = "The API key.", body = ApiKey, headers(("ETag")))),
+    params(ApiKeyPathParams, ApiKeyExpandParams),
+    responses((status = 200, description = "The API key.", body = ExpandedApiKey, headers(("ETag")))),
 )]
 pub(crate) async fn get(call: Call) -> Result<Operation> {
-    call.reject_query()?;
-    Ok(api_keys::get(&call.ctx, call.path_param(0)))
+    api_keys::get(&call.ctx, call.path_param(0), call.parse_query())
 }
 
 /// Update an API key

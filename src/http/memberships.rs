@@ -1,8 +1,9 @@
 //! `/admin/v1/organizations/{id}/members`
 
 use super::call::Call;
-use super::openapi::params::{IfMatch, MemberPathParams, OrganizationPathParams};
+use super::openapi::params::{IfMatch, MemberPathParams, MembershipExpandParams, OrganizationPathParams};
 use super::reply::Reply;
+use crate::domain::expand::ExpandedMembership;
 use crate::domain::membership::{Membership, MembershipFilter, MembershipPatch, NewMember};
 use crate::domain::page::PageQuery;
 use crate::error::Result;
@@ -31,8 +32,8 @@ pub(crate) async fn create(call: Call) -> Result<Operation> {
 /// Each membership includes its user.
 #[utoipa::path(
     get, path = "/admin/v1/organizations/{id}/members", tag = "Members", operation_id = "listMembers",
-    params(OrganizationPathParams, PageQuery, MembershipFilter),
-    responses((status = 200, description = "A page of memberships.", body = Vec<Membership>)),
+    params(OrganizationPathParams, PageQuery, MembershipFilter, MembershipExpandParams),
+    responses((status = 200, description = "A page of memberships.", body = Vec<ExpandedMembership>)),
 )]
 pub(crate) async fn list(call: Call) -> Result<Reply> {
     Reply::list(&memberships::list(&call.app, &call.ctx, call.path_param(0), call.parse_query()).await?)
@@ -41,12 +42,11 @@ pub(crate) async fn list(call: Call) -> Result<Reply> {
 /// Get a member
 #[utoipa::path(
     get, path = "/admin/v1/organizations/{id}/members/{user_id}", tag = "Members", operation_id = "getMember",
-    params(MemberPathParams),
-    responses((status = 200, description = "The membership.", body = Membership, headers(("ETag")))),
+    params(MemberPathParams, MembershipExpandParams),
+    responses((status = 200, description = "The membership.", body = ExpandedMembership, headers(("ETag")))),
 )]
 pub(crate) async fn get(call: Call) -> Result<Operation> {
-    call.reject_query()?;
-    Ok(memberships::get(call.path_param(0), call.path_param(1)))
+    memberships::get(&call.ctx, call.path_param(0), call.path_param(1), call.parse_query())
 }
 
 /// Update a member's role

@@ -1,9 +1,9 @@
 //! `/admin/v1/users`
 
 use super::call::Call;
-use super::openapi::params::{IfMatch, UserPathParams};
+use super::openapi::params::{IfMatch, MembershipExpandParams, UserPathParams};
 use super::reply::Reply;
-use crate::domain::membership::Membership;
+use crate::domain::expand::ExpandedMembership;
 use crate::domain::page::PageQuery;
 use crate::domain::user::{NewUser, User, UserFilter, UserPatch};
 use crate::error::Result;
@@ -91,8 +91,8 @@ pub(crate) async fn delete(call: Call) -> Result<Operation> {
 /// With an organization key, returns only the membership in its organization.
 #[utoipa::path(
     get, path = "/admin/v1/users/{id}/memberships", tag = "Users", operation_id = "listUserMemberships",
-    params(UserPathParams, PageQuery),
-    responses((status = 200, description = "A page of memberships.", body = Vec<Membership>)),
+    params(UserPathParams, PageQuery, MembershipExpandParams),
+    responses((status = 200, description = "A page of memberships.", body = Vec<ExpandedMembership>)),
 )]
 pub(crate) async fn list_memberships(call: Call) -> Result<Reply> {
     Reply::list(&users::memberships(&call.app, &call.ctx, call.path_param(0), call.parse_query()).await?)

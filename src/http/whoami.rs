@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::call::Call;
 use super::reply::Reply;
 use crate::domain::api_key::ApiKey;
+use crate::domain::expand::OrganizationName;
 use crate::error::{Error, Result};
 use crate::verify::bucket::RateLimitDecision;
 
@@ -25,14 +26,6 @@ pub(crate) struct Whoami {
     /// the limit is off.
     #[schema(required)]
     organization_rate_limit: Option<CallerRateLimit>,
-}
-
-/// An organization's id and name.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct OrganizationName {
-    /// The organization's id, `org_…`.
-    id: String,
-    name: String,
 }
 
 /// The state of a rate limit.

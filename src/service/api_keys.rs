@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::expand::{self, Names};
 use super::operation::{Answer, Operation};
 use super::{ListPage, RequestContext, etag, read_audited, scopes, secret_prefixes, settings};
 use crate::app::App;
@@ -14,11 +15,12 @@ use crate::domain::access::{self, Caller};
 use crate::domain::action::TargetKind;
 use crate::domain::api_key::{ApiKey, ApiKeyFilter, ApiKeyPatch, Revocation, Rotation, SecretHash, Status};
 use crate::domain::audit::{AuditEntry, Change, changed_fields};
+use crate::domain::expand::ExpandedApiKey;
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::key_policy::default_expiry;
-use crate::domain::page::Query;
+use crate::domain::page::{Query, Rows};
 use crate::domain::patch::Patch;
 use crate::domain::scope;
 use crate::domain::settings::StoredSettings;
@@ -145,21 +147,26 @@ fn etag_of(key: &ApiKey) -> String {
 }
 
 /// Lists the API keys that the caller can access.
-pub(crate) async fn list(app: &App, ctx: &Arc<RequestContext>, mut query: Query) -> Result<ListPage<ApiKey>> {
+pub(crate) async fn list(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    mut query: Query,
+) -> Result<ListPage<ExpandedApiKey>> {
     let (mut page, cursor) = query.page();
     let mut filter = ApiKeyFilter::read(&mut query);
-    query.finish(())?;
+    let added = expand::read(&ctx.caller, query, &["organization", "user"])?;
     filter.organization_id = effective_organization(&ctx.caller, filter.organization_id)?;
     let binding = format!("api_keys {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let now = ctx.expiry_time;
-    let rows = read_audited(app, ctx, move |tx, _| {
+    let rows = read_audited(app, ctx, move |tx, caller| {
         let entry = AuditEntry::without_target(filter.organization_id.as_deref());
-        Ok((store::api_keys::list(tx, &filter, &page, now)?, entry))
+        let Rows { rows, next } = store::api_keys::list(tx, &filter, &page, now)?;
+        let names = Names::for_keys(tx, caller, added, &rows)?;
+        let rows = rows.into_iter().map(|key| names.add_to_key(key.effective_at(now))).collect();
+        Ok((Rows { rows, next }, entry))
     });
-    let mut listed = ListPage::new(app, &binding, rows.await?)?;
-    listed.rows = listed.rows.into_iter().map(|key| key.effective_at(now)).collect();
-    Ok(listed)
+    ListPage::new(app, &binding, rows.await?)
 }
 
 /// Returns the organization to which a list is restricted: the organization of the caller's key, or for a
@@ -174,14 +181,20 @@ pub(super) fn effective_organization(caller: &Caller, requested: Option<String>)
 }
 
 /// Prepares reading an API key.
-pub(crate) fn get(ctx: &Arc<RequestContext>, id: String) -> Operation {
+///
+/// # Errors
+/// `INVALID_REQUEST`, and `INSUFFICIENT_SCOPE` for names that the caller may not read.
+pub(crate) fn get(ctx: &Arc<RequestContext>, id: String, query: Query) -> Result<Operation> {
     let expiry_time = ctx.expiry_time;
-    Operation::new(move |tx, caller| {
+    let added = expand::read(&ctx.caller, query, &["organization", "user"])?;
+    Ok(Operation::new(move |tx, caller| {
         let key = get_visible(tx, caller, &id)?;
         let entry = audit_entry(&key);
         let etag = etag_of(&key);
-        Ok((Answer::ok(&key.effective_at(expiry_time))?.with_etag(etag), vec![entry]))
-    })
+        let names = Names::for_keys(tx, caller, added, std::slice::from_ref(&key))?;
+        let shown = names.add_to_key(key.effective_at(expiry_time));
+        Ok((Answer::ok(&shown)?.with_etag(etag), vec![entry]))
+    }))
 }
 
 /// Prepares a change of an API key. Applied, it fails with `NOT_FOUND`, the refusals of [`access`],

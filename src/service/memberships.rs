@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 
+use super::expand::{self, Names};
 use super::operation::{Answer, Operation};
 use super::organizations::{self, revoked_keys_change};
 use super::{ListPage, RequestContext, api_keys, etag, read_audited, settings, users};
@@ -13,6 +14,7 @@ use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::action::TargetKind;
 use crate::domain::audit::{AuditEntry, changed_fields};
+use crate::domain::expand::ExpandedMembership;
 use crate::domain::fields::Json;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::membership::{Membership, MembershipFilter, MembershipPatch, NewMember, Role};
@@ -63,10 +65,10 @@ pub(crate) async fn list(
     ctx: &Arc<RequestContext>,
     organization_id: String,
     mut query: Query,
-) -> Result<ListPage<Membership>> {
+) -> Result<ListPage<ExpandedMembership>> {
     let (mut page, cursor) = query.page();
     let mut filter = MembershipFilter::read(&mut query);
-    query.finish(())?;
+    let added = expand::read(&ctx.caller, query, &["organization"])?;
     filter.organization_id = Some(organization_id.clone());
     let binding = format!("members {filter:?} {:?}", page.order);
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
@@ -78,18 +80,29 @@ pub(crate) async fn list(
             &organization_id,
             &organization.name,
         );
-        Ok((store::memberships::list(tx, &filter, &page)?, entry))
+        Ok((expand::list_memberships(tx, caller, &filter, &page, added)?, entry))
     });
     ListPage::new(app, &binding, rows.await?)
 }
 
 /// Prepares reading a membership.
-pub(crate) fn get(organization_id: String, user_id: String) -> Operation {
-    Operation::new(move |tx, caller| {
+///
+/// # Errors
+/// `INVALID_REQUEST`, and `INSUFFICIENT_SCOPE` for a name that the caller may not read.
+pub(crate) fn get(
+    ctx: &Arc<RequestContext>,
+    organization_id: String,
+    user_id: String,
+    query: Query,
+) -> Result<Operation> {
+    let added = expand::read(&ctx.caller, query, &["organization"])?;
+    Ok(Operation::new(move |tx, caller| {
         let membership = get_visible(tx, caller, &organization_id, &user_id)?;
         let entry = audit_entry(&membership);
-        Ok((Answer::ok(&membership)?.with_etag(etag_of(&membership)), vec![entry]))
-    })
+        let etag = etag_of(&membership);
+        let names = Names::for_memberships(tx, caller, added, std::slice::from_ref(&membership))?;
+        Ok((Answer::ok(&names.add_to_membership(membership))?.with_etag(etag), vec![entry]))
+    }))
 }
 
 /// Prepares a change of a member's role in an organization.

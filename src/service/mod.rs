@@ -13,6 +13,7 @@ pub(crate) mod backup;
 pub(crate) mod batch;
 pub(crate) mod check;
 pub mod clock;
+mod expand;
 pub(crate) mod export;
 pub mod housekeeping;
 pub mod idempotency;

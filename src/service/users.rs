@@ -6,11 +6,12 @@ use serde_json::Value;
 
 use super::operation::{Answer, Deleted, Operation};
 use super::organizations::revoked_keys_change;
-use super::{ListPage, RequestContext, api_keys, etag, organizations, read_audited, settings};
+use super::{ListPage, RequestContext, api_keys, etag, expand, organizations, read_audited, settings};
 use crate::app::App;
 use crate::domain::access::Caller;
 use crate::domain::action::TargetKind;
 use crate::domain::audit::{AuditEntry, Change, changed_fields, only_sets_status};
+use crate::domain::expand::ExpandedMembership;
 use crate::domain::fields::Json;
 use crate::domain::id::Kind;
 use crate::domain::invalidation::Invalidation;
@@ -183,9 +184,9 @@ pub(crate) async fn memberships(
     ctx: &Arc<RequestContext>,
     id: String,
     mut query: Query,
-) -> Result<ListPage<Membership>> {
+) -> Result<ListPage<ExpandedMembership>> {
     let (mut page, cursor) = query.page();
-    query.finish(())?;
+    let added = expand::read(&ctx.caller, query, &["organization"])?;
     let filter = MembershipFilter {
         organization_id: ctx.caller.organization_id().map(str::to_owned),
         user_id: Some(id.clone()),
@@ -195,7 +196,8 @@ pub(crate) async fn memberships(
     page.after = app.cursors.open(&binding, cursor.as_deref())?;
     let rows = read_audited(app, ctx, move |tx, caller| {
         let user = get_visible(tx, caller, &id)?;
-        Ok((store::memberships::list(tx, &filter, &page)?, audit_entry(caller.organization_id(), &user)))
+        let memberships = expand::list_memberships(tx, caller, &filter, &page, added)?;
+        Ok((memberships, audit_entry(caller.organization_id(), &user)))
     });
     ListPage::new(app, &binding, rows.await?)
 }

@@ -1,5 +1,7 @@
 //! Lists with filters: keyset pagination over `seq`, the order in which the writer stored the rows.
 
+use std::borrow::Cow;
+
 use super::engine::{self, Row, Value};
 use super::seq_index::SeqRange;
 use super::tx::Tx;
@@ -52,8 +54,7 @@ impl ListQuery {
     /// Adds the condition that `seq` is one of these numbers. `count` is the number of placeholders, of which there are at
     /// least as many as numbers, so that statements for different numbers of rows are the same.
     pub(super) fn and_seq_in(mut self, seq: &str, rows: &[i64], count: usize) -> Self {
-        let placeholders = vec!["?"; count].join(", ");
-        self.sql.push_str(&format!(" AND {seq} IN ({placeholders})"));
+        self.sql.push_str(&format!(" AND {seq} IN ({})", placeholders(count)));
         let padding = std::iter::repeat_n(Value::Null, count.saturating_sub(rows.len()));
         self.values.extend(rows.iter().copied().map(Value::from).chain(padding));
         self
@@ -101,6 +102,19 @@ impl ListQuery {
         let list = list.and_condition(&format!("{seq} {before} ?"), end);
         (format!("{} ORDER BY {seq} {direction} LIMIT {}", list.sql, page.limit), list.values)
     }
+}
+
+/// This many placeholders, for a list of values.
+pub(super) fn placeholders(count: usize) -> String {
+    vec!["?"; count].join(", ")
+}
+
+/// Placeholders and values for a list of texts. Lists of similar length have the same placeholders, so that statements
+/// are found in the cache.
+pub(super) fn text_list<'t>(texts: impl IntoIterator<Item = &'t str>) -> (String, Vec<Value<'t>>) {
+    let mut values: Vec<_> = texts.into_iter().map(|text| Value::Text(Cow::Borrowed(text))).collect();
+    values.resize(values.len().next_power_of_two(), Value::Null);
+    (placeholders(values.len()), values)
 }
 
 #[cfg(test)]

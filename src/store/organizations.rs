@@ -1,12 +1,15 @@
 //! Statements on organizations.
 
+use std::collections::BTreeSet;
+
 use super::engine::{self, Row, params};
 use super::limit_meters;
-use super::list::ListQuery;
+use super::list::{self, ListQuery};
 use super::rows;
 use super::search::{self, ListAccess, Lookup, Search};
 use super::tx::Tx;
 use super::words::{self, ALL_ROWS};
+use crate::domain::expand::OrganizationName;
 use crate::domain::organization::{Organization, OrganizationFilter};
 use crate::domain::page::{Page, Rows};
 use crate::domain::subject::Subject;
@@ -121,6 +124,14 @@ pub(crate) fn list(tx: &Tx<'_>, filter: &OrganizationFilter, page: &Page) -> Res
     let list_access = if filter.id.is_some() { ListAccess::FewRows } else { ListAccess::InOrder };
     let search = Search { query, tenant: ALL_ROWS, list_access };
     search::fetch_page(tx, list, "seq", page, &search, organization_from_row)
+}
+
+/// Fetches the names of organizations that aren't deleted.
+pub(crate) fn names(tx: &Tx<'_>, ids: &BTreeSet<&str>) -> Result<Vec<OrganizationName>> {
+    let (placeholders, values) = list::text_list(ids.iter().copied());
+    let sql =
+        format!("SELECT id, name FROM organizations WHERE deleted_at IS NULL AND id IN ({placeholders})");
+    tx.query_all(&sql, &values, |row| Ok(OrganizationName { id: row.get(0)?, name: row.get(1)? }))
 }
 
 /// True if an organization that isn't deleted is on this plan.

@@ -1,11 +1,14 @@
 //! Statements on users.
 
-use super::engine::{self, Row, params};
-use super::list::ListQuery;
+use std::collections::BTreeSet;
+
+use super::engine::{self, Row, ToValue as _, params};
+use super::list::{self, ListQuery};
 use super::rows;
 use super::search::{self, ListAccess, Lookup, Search};
 use super::tx::Tx;
 use super::words::{self, ALL_ROWS};
+use crate::domain::expand::UserName;
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
 use crate::domain::unicode;
@@ -149,4 +152,23 @@ pub(crate) fn list(tx: &Tx<'_>, filter: &UserFilter, page: &Page) -> Result<Rows
     let tenant = words::tenant(tx, filter.organization_id.as_deref())?;
     let search = Search { query, tenant, list_access };
     search::fetch_page(tx, list, "u.seq", page, &search, map)
+}
+
+/// Fetches the names of users that aren't deleted; with `organization_id`, only of its members.
+pub(crate) fn names(
+    tx: &Tx<'_>,
+    organization_id: Option<&str>,
+    ids: &BTreeSet<&str>,
+) -> Result<Vec<UserName>> {
+    let (placeholders, mut values) = list::text_list(ids.iter().copied());
+    let mut sql = format!(
+        "SELECT u.id, u.name, u.email FROM users u WHERE u.deleted_at IS NULL AND u.id IN ({placeholders})"
+    );
+    if organization_id.is_some() {
+        sql.push_str(
+            " AND EXISTS (SELECT 1 FROM memberships m WHERE m.organization_id = ? AND m.user_id = u.id)",
+        );
+        values.push(organization_id.to_value());
+    }
+    tx.query_all(&sql, &values, |row| Ok(UserName { id: row.get(0)?, name: row.get(1)?, email: row.get(2)? }))
 }

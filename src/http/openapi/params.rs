@@ -26,6 +26,27 @@ pub(crate) struct RequiredIfMatch {
 }
 
 #[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ApiKeyExpandParams {
+    /// Adds the names of what these ids stand for, as a comma-separated list: `organization` (requires `admin:orgs`),
+    /// `user` (requires `admin:users`).
+    #[param(
+        pattern = "^(organization|user)(,(organization|user))*$",
+        max_length = 200,
+        example = "organization,user"
+    )]
+    pub(crate) expand: Option<String>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct MembershipExpandParams {
+    /// `organization` adds the name of the organization. Requires `admin:orgs`.
+    #[param(pattern = "^organization(,organization)*$", max_length = 200, example = "organization")]
+    pub(crate) expand: Option<String>,
+}
+
+#[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
 pub(crate) struct OrganizationPathParams {
     /// The organization's id.

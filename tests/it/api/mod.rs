@@ -6,6 +6,7 @@ mod batch;
 mod browser_headers;
 mod conventions;
 mod coverage;
+mod expand;
 mod forward_auth;
 mod forward_auth_limits;
 mod idempotency;
