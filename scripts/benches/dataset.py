@@ -53,8 +53,24 @@ def store(file, model, secrets, status="active"):
                "WHERE held.key_seq = (SELECT seq FROM api_keys WHERE id = :model) ORDER BY 1, 2", names)
     db.execute("INSERT INTO limit_meters (meter, subject) SELECT held.meter, new.seq FROM new, limit_meters held "
                "WHERE held.subject = (SELECT seq FROM api_keys WHERE id = :model) ORDER BY 1, 2", names)
+    # The versions that scripts/bench compares may be older than the table.
+    if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'words'").fetchone():
+        store_words(db, model)
     db.commit()
     db.close()
+
+
+def store_words(db, model):
+    """Stores the words of the copies in the table `new`, which have the name of the model key."""
+    name, = db.execute("SELECT name FROM api_keys WHERE id = ?", (model,)).fetchone()
+    tenants = "SELECT 0 AS tenant UNION SELECT o.seq FROM organizations o JOIN api_keys k ON k.organization_id = o.id " \
+              "WHERE k.id = :model"
+    words = [(0, f"'{word}'") for word in sorted({*name.lower().split(), "bench", "toll"})]
+    words += [(0, "CAST(new.seq AS TEXT)"), (0, "lower(substr(new.secret, 6, 4))"), (4, "'never'")]
+    every_word = " UNION ALL ".join(
+        f"SELECT {kind} AS kind, {word} AS word, new.seq AS seq FROM new" for kind, word in words)
+    db.execute("INSERT INTO words (tenant, kind, word, seq) SELECT DISTINCT tenant, kind, word, seq "
+               f"FROM ({every_word}), ({tenants}) ORDER BY 1, 2, 3, 4", {"model": model})
 
 
 def fill(dir, keys, events):
@@ -62,10 +78,18 @@ def fill(dir, keys, events):
 
     Each key has usage in two of the last 90 days and a denial in one of the last 29. The model key, its organization
     and the total have usage in every hour. The audit events cover a year; one in a hundred belongs to the organization.
-    The chain of the copied events is not valid."""
+    The chain of the copied events is not valid. The oldest tenth of the keys has expired and was last used long ago; the
+    newest half expires later and was used lately; five of these expire much later. One key has the word "needle" in its
+    name, and ten belong to an organization of their own."""
     with Server(dir) as server:
         server.call("POST", "/admin/v1/organizations", ORGANIZATION)
         model = server.call("POST", "/admin/v1/api-keys", API_KEY)
+        server.call("POST", "/admin/v1/api-keys", API_KEY | {"id": "key_rare", "name": "Needle Key"})
+        small = {"id": "org_small", "name": "Small", "email": "small@example.com", "limits": []}
+        server.call("POST", "/admin/v1/organizations", small)
+        for number in range(10):
+            of_small = {"id": f"key_small-{number}", "organization_id": "org_small"}
+            server.call("POST", "/admin/v1/api-keys", API_KEY | of_small)
         client = Client(server.url, KEY)
         client.get(f"/admin/v1/api-keys/{model['id']}")
         client.verify(model["key"])
@@ -78,6 +102,7 @@ def fill(dir, keys, events):
         add_usage(db, now)
         add_denials(db, now)
         add_events(db, now, events)
+        add_times(db, now)
     db.close()
     return server.file
 
@@ -104,6 +129,28 @@ def add_usage(db, now):
             copy(db, table, "subject > 0 LIMIT 1",
                  f"SELECT seq, ({first} + seq * {prime} % {hours} * {HOUR}) / {length} * {length} AS start FROM api_keys "
                  "ORDER BY start, seq", start="new.start", subject="new.seq", magnitude=f"1 + new.seq * {prime} % 200")
+
+
+def add_times(db, now):
+    """Sets when keys expire and when they were last used."""
+    last, = db.execute("SELECT max(seq) FROM api_keys").fetchone()
+    tenth, half = last // 10, last // 2
+    # Two primes distribute the keys over the days.
+    for column, kind, old, new in (("expires_at", 3, (100, 300), (-1000, 990)), ("last_used_at", 4, (200, 300), (1, 28))):
+        days_ago = lambda begin, days, prime: f"{now} - ({begin} + seq * {prime} % {days}) * {DAY}"
+        db.execute(f"UPDATE api_keys SET {column} = {days_ago(*old, 7_919)} WHERE seq <= {tenth}")
+        db.execute(f"UPDATE api_keys SET {column} = {days_ago(*new, 104_729)} WHERE seq > {half}")
+        if column == "expires_at":
+            db.execute(f"UPDATE api_keys SET expires_at = {now + 3000 * DAY} WHERE seq > {half} AND seq <= {half + 5}")
+        db.execute(f"DELETE FROM words WHERE kind = {kind} AND seq IN "
+                   f"(SELECT seq FROM api_keys WHERE {column} IS NOT NULL)")
+        # As in src/domain/time_buckets.rs.
+        buckets = " UNION ALL ".join(
+            f"SELECT '{name}' || (({column} / {DAY} - 18432) / {days}) AS word, seq, organization_id FROM api_keys "
+            f"WHERE {column} IS NOT NULL" for name, days in (("a", 1), ("b", 32), ("c", 1024)))
+        db.execute(f"INSERT INTO words (tenant, kind, word, seq) SELECT tenant, {kind}, word, seq FROM "
+                   f"(SELECT 0 AS tenant, word, seq FROM ({buckets}) UNION ALL SELECT o.seq, b.word, b.seq "
+                   f"FROM ({buckets}) b JOIN organizations o ON o.id = b.organization_id) ORDER BY 1, 3, 4")
 
 
 def add_denials(db, now):

@@ -33,8 +33,8 @@ class Side:
         chosen = random.Random(0).sample(range(keys), 1 + ROUNDS * CALLS)
         known, *unread = (next(secrets(index, 1)) for index in chosen)
         unread = iter(unread)
-        audit, usage, denials, listed = (f"{ADMIN}/{name}" for name in (
-            "audit-logs", "analytics/usage", "analytics/logs", "api-keys"))
+        audit, usage, denials, listed, search = (f"{ADMIN}/{name}" for name in (
+            "audit-logs", "analytics/usage", "analytics/logs", "api-keys", "search"))
         get = lambda path, **query: lambda: self.client.get(path, **query)
         days_ago = lambda days: f"{datetime.now(timezone.utc) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
         organization = {"org_id": "org_bench"}
@@ -70,6 +70,28 @@ class Side:
             "keys: of an organization": get(listed, organization_id="org_bench"),
             "keys: with a scope": get(listed, scope="workflows:read"),
             "keys: disabled": get(listed, status="disabled"),
+            "keys: a rare word": get(listed, q="needle"),
+            "keys: a word of every key": get(listed, q="production"),
+            "keys: two words of every key": get(listed, q="key prod"),
+            "keys: a rare word and one of every key": get(listed, q="api needle"),
+            "keys: a word of no key": get(listed, q="haystack"),
+            "keys: a beginning of many words": get(listed, q="12"),
+            "keys: an organization of 10 keys, a word of every key": get(listed, q="production", organization_id="org_small"),
+            "keys: an organization of 10 keys, a word of none": get(listed, q="haystack", organization_id="org_small"),
+            "keys: the start of a secret": get(listed, q="toll_0000"),
+            "keys: expired": get(listed, status="expired"),
+            "keys: expired before today, only old keys": get(listed, expires_before=days_ago(0)),
+            "keys: expire after today, half of them": get(listed, expires_after=days_ago(0)),
+            "keys: expire in 7 years, five": get(listed, expires_after=days_ago(-2500)),
+            "keys: expired years ago, none": get(listed, expires_before=days_ago(2000)),
+            "keys: last used 100 days ago, only old keys": get(listed, last_used_before=days_ago(100)[:10]),
+            "keys: last used before today, most": get(listed, last_used_before=days_ago(0)[:10]),
+            "keys: last used years ago, none": get(listed, last_used_before=days_ago(2000)[:10]),
+            "keys: never used": get(listed, never_used="true"),
+            "keys: used": get(listed, never_used="false"),
+            "search: a rare word": get(search, q="needle"),
+            "search: a word of every key": get(search, q="production"),
+            "search: an id": get(search, q="key_rare"),
         }
 
     def cursor(self, path, rows):
