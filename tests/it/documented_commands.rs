@@ -129,17 +129,18 @@ struct Step {
     shown: String,
 }
 
-/// The steps of a page. Its named blocks of other languages are written into the directory, as files.
+/// The steps of a page, without scripts with a name of their own, which other tests run. Its named blocks of other
+/// languages are written into the directory, as files.
 fn prepare(page: &str, directory: &Path) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
     let mut shows_output = false;
     for block in guide::fenced(page) {
-        let is_shell = block.is_shell();
+        let is_shell = block.is_shell() && !block.name.ends_with(".sh");
         if is_shell {
             steps.push(Step { code: block.code, shown: String::new() });
         } else if block.language == "text" && shows_output {
             steps.last_mut().unwrap().shown = block.code;
-        } else if block.name.contains('.') {
+        } else if block.name.contains('.') && !block.is_shell() {
             fs::write(directory.join(&block.name), block.code).unwrap();
         }
         shows_output = is_shell;

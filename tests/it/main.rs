@@ -7,6 +7,7 @@ mod bad_input;
 mod binary;
 mod circles;
 mod crash;
+mod deploy;
 mod documentation;
 mod documented_commands;
 mod durability;
