@@ -1,7 +1,10 @@
-//! `/metrics`: the metrics match the documentation and what happened, and the real Prometheus can read them.
+//! `/metrics`: the metrics match the documentation and what happened, the real Prometheus can read
+//! them, and rules and dashboard use them.
 
+mod dashboard;
 mod listener;
 mod prometheus;
+mod rules;
 mod samples;
 
 use std::collections::{BTreeMap, BTreeSet};
