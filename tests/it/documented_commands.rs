@@ -9,7 +9,7 @@ use crate::support::guide::{self, Block};
 use crate::support::{Binary, free_address};
 
 /// Pages whose shell blocks are all run by tests of their own, and the file of those tests.
-const PAGES_WITH_TESTS: [(&str, &str); 17] = [
+const PAGES_WITH_TESTS: [(&str, &str); 18] = [
     ("README.md", "readme.rs"),
     ("docs/quickstart.md", "readme.rs"),
     ("docs/tour.md", "readme.rs"),
@@ -27,6 +27,7 @@ const PAGES_WITH_TESTS: [(&str, &str); 17] = [
     ("docs/guides/import-and-export.md", "moving_guide.rs"),
     ("docs/operate/backup.md", "moving_guide.rs"),
     ("docs/operate/upgrade.md", "operate_pages.rs"),
+    ("docs/operate/litestream.md", "deploy/litestream.rs"),
 ];
 
 /// Pages whose shell blocks are run by the tests below.

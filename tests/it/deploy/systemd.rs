@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use super::printed;
 use crate::support::guide;
 
-const UNITS: [&str; 1] = ["deploy/systemd/tollhouse.service"];
+const UNITS: [&str; 2] = ["deploy/systemd/tollhouse.service", "deploy/litestream/litestream.service"];
 const PAGE: &str = "operate/install.md";
 
 /// The highest exposure that is accepted, in tenths. 0 is a service that can do nothing.
