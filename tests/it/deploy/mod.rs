@@ -1,6 +1,8 @@
 //! The files in `deploy/`, run with the programs that they are made for.
 
+mod deb;
 mod litestream;
+mod scratch_machine;
 mod systemd;
 
 use std::process::Output;

@@ -1,4 +1,4 @@
-//! The units in `deploy/`, as `systemd-analyze` sees them.
+//! The units in `deploy/`, as `systemd-analyze` sees them. `deb` runs the service under a real systemd.
 
 use std::fs;
 use std::path::{Path, PathBuf};
