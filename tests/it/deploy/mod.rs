@@ -3,6 +3,7 @@
 mod compose;
 mod deb;
 mod image;
+mod kubernetes;
 mod litestream;
 mod scratch_machine;
 mod systemd;
