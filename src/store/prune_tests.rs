@@ -31,7 +31,7 @@ fn open_filled() -> Connection {
         ROWS - 1
     );
     let at = format!("{FIRST} + n * 1000");
-    let counts = vec!["0"; 11].join(", ");
+    let counts = ["0"; 11].join(", ");
     for insert in [
         format!(
             "INSERT INTO idempotency (name, key_seq, request, created_at, bytes, status, sealed, answer) \

@@ -36,7 +36,7 @@ const AUDIT_LOG: &str = "docs/concepts/audit-log.md";
 const INSTALL: &str = "docs/operate/install.md";
 
 /// The number of blocks that are marked as not run. Change it only with a block for which there is no other way.
-const BLOCKS_NOT_RUN: usize = 18;
+const BLOCKS_NOT_RUN: usize = 22;
 
 /// Separates the results of blocks.
 const END: &str = "=== end of block ===";
