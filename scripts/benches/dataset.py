@@ -78,8 +78,8 @@ def fill(dir, keys, events):
 
     Each key has usage in two of the last 90 days and a denial in one of the last 29. The model key, its organization
     and the total have usage in every hour. The audit events cover a year; one in a hundred belongs to the organization.
-    The chain of the copied events is not valid. The oldest tenth of the keys has expired and was last used long ago; the
-    newest half expires later and was used lately; five of these expire much later. One key has the word "needle" in its
+    The chain of the copied events is not valid. The oldest tenth of the keys expires within 400 days and was last used long
+    ago; the newest half expires years later and was used lately; five of these expire last. One key has the word "needle" in its
     name, and ten belong to an organization of their own."""
     with Server(dir) as server:
         server.call("POST", "/admin/v1/organizations", ORGANIZATION)
@@ -136,9 +136,11 @@ def add_times(db, now):
     last, = db.execute("SELECT max(seq) FROM api_keys").fetchone()
     tenth, half = last // 10, last // 2
     # Two primes distribute the keys over the days.
-    for column, kind, old, new in (("expires_at", 3, (100, 300), (-1000, 990)), ("last_used_at", 4, (200, 300), (1, 28))):
+    for column, kind, old, new in (("expires_at", 3, (-400, 300), (-2000, 990)), ("last_used_at", 4, (200, 300), (1, 28))):
         days_ago = lambda begin, days, prime: f"{now} - ({begin} + seq * {prime} % {days}) * {DAY}"
-        db.execute(f"UPDATE api_keys SET {column} = {days_ago(*old, 7_919)} WHERE seq <= {tenth}")
+        db.execute(f"UPDATE api_keys SET {column} = NULL WHERE organization_id IS NOT NULL")
+        db.execute(f"UPDATE api_keys SET {column} = {days_ago(*old, 7_919)} WHERE seq <= {tenth} "
+                   "AND organization_id IS NOT NULL")
         db.execute(f"UPDATE api_keys SET {column} = {days_ago(*new, 104_729)} WHERE seq > {half}")
         if column == "expires_at":
             db.execute(f"UPDATE api_keys SET expires_at = {now + 3000 * DAY} WHERE seq > {half} AND seq <= {half + 5}")
