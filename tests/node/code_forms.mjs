@@ -54,7 +54,7 @@ const CASES = [
   ['introspectToken', {}, 200],
   ['forwardAuth', { 'query.scope': 'workflows:read, transactions:write' }, 200],
   ['forwardAuthPath', {}, 200],
-  ['listOrganizations', { 'query.q': 'A & B', 'query.limit': '5' }, 200],
+  ['listOrganizations', { 'query.q': 'Acme & Northwind', 'query.limit': '5' }, 200],
   ['createOrganization', {}, 201],
   ['updateOrganization', { body: '{"metadata": {"note": "$HOME `id` 100%", "old": null}}' }, 200],
   ['getUsage', { 'query.org_id': 'org_123', 'query.period': '30d' }, 200],

@@ -46,7 +46,7 @@ async fn names_are_found_without_regard_to_case_and_normalization() {
     let admin = server.admin();
     let body = json!({"id": "org_1", "name": "Cafe\u{301} STRASSE", "email": "a@example.com"});
     expect_ok(admin.post("/organizations", body).await, 201);
-    for q in ["caf\u{e9}", "CAFE\u{301} straße", "CAFÉ S"] {
+    for q in ["caf\u{e9}", "CAFE\u{301} straße", "CAFÉ ST"] {
         let query = query_string(&[("q", q)]);
         let found = expect_ok(admin.get(&format!("/organizations?{query}")).await, 200);
         assert_eq!(found[0]["id"], "org_1", "{q}");
