@@ -8,7 +8,7 @@ use std::io::IsTerminal as _;
 use std::path::PathBuf;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand, ValueHint};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum, ValueHint};
 use clap_complete::Shell;
 
 use super::output;
@@ -180,6 +180,19 @@ pub(crate) struct Openapi {
     /// URL of the server, for tools that read the document from a file [default: relative to the document]
     #[arg(long, value_name = "URL", value_parser = parse_server_url)]
     pub(crate) server: Option<String>,
+
+    /// Version of the OpenAPI Specification; 3.0 is for tools that can't read 3.1
+    #[arg(long = "version", value_name = "VERSION", value_enum, default_value_t = OpenapiVersion::V3_1)]
+    pub(crate) specification: OpenapiVersion,
+}
+
+/// A version of the OpenAPI Specification that `tollhouse openapi` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OpenapiVersion {
+    #[value(name = "3.0")]
+    V3_0,
+    #[value(name = "3.1")]
+    V3_1,
 }
 
 /// The subcommands of `tollhouse clock`.

@@ -228,6 +228,7 @@ pub struct Tenant {
 
 /// Parameters for creating a key.
 #[derive(Clone, Debug, utoipa::ToSchema)]
+#[schema(as = ApiKeyCreate)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewApiKey {
     /// The organization that owns the key. If omitted, a platform key creates a platform key, and an
@@ -258,8 +259,8 @@ pub(crate) struct NewApiKey {
     /// keys of the organization's plan apply; an empty list means none. Only platform keys can set them.
     #[schema(max_items = 8, example = json!(null))]
     pub(crate) limits: Option<Vec<Limit>>,
-    /// True if the key can rotate itself with `POST /v1/keys/self/rotate`.
-    #[schema(required = false, default = false)]
+    /// True if the key can rotate itself with `POST /v1/keys/self/rotate`; `false` if omitted.
+    #[schema(required = false, example = false)]
     pub(crate) self_rotation: bool,
     /// Custom key-value pairs.
     #[schema(value_type = Option<schemas::Metadata>, nullable = false)]

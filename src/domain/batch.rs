@@ -12,8 +12,8 @@ pub(crate) const MAX_OPERATIONS: usize = 100;
 #[schema(as = Batch)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Batch {
-    /// If `true`, all operations succeed or none is applied; if `false`, each operation is independent.
-    #[schema(required = false, default = true)]
+    /// If `true` or omitted, all operations succeed or none is applied; if `false`, each operation is independent.
+    #[schema(required = false, example = true)]
     pub(crate) atomic: bool,
     /// The operations of the batch, executed in order. An operation changes resources or reads a single
     /// resource.

@@ -4,8 +4,8 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use utoipa::openapi::schema::{Object, Type};
-use utoipa::openapi::{ObjectBuilder, OneOfBuilder, RefOr, Schema};
+use utoipa::openapi::schema::{AdditionalProperties, RefBuilder, Type};
+use utoipa::openapi::{KnownFormat, ObjectBuilder, RefOr, Schema, SchemaFormat};
 use utoipa::{PartialSchema, ToSchema};
 
 use super::fields::{Faults, Fields, Json};
@@ -228,48 +228,40 @@ fn period_schema_name() -> String {
     <Period as ToSchema>::name().into_owned()
 }
 
+// One flat object: alternatives without a discriminator lose fields in generated clients.
 impl PartialSchema for Limit {
     fn schema() -> RefOr<Schema> {
-        let number = |max: u64, description: &str| {
-            let object = ObjectBuilder::new().schema_type(Type::Integer).description(Some(description));
-            object.minimum(Some(1)).maximum(Some(max))
-        };
-        let object = |max: u64, title: &str, description: &str| {
-            let meter = ObjectBuilder::new()
-                .schema_type(Type::String)
-                .pattern(Some("^[a-z][a-z0-9_]{0,31}$"))
-                .description(Some("What is counted: one of the configured meters."))
-                .default(Some("requests".into()));
-            ObjectBuilder::new()
-                .schema_type(Type::Object)
-                .title(Some(title))
-                .description(Some(description))
-                .property("meter", meter)
-                .property("limit", number(max, "Units per window or period."))
-                .required("limit")
-        };
-        let window = object(
-            MAX_WINDOW_UNITS,
-            "Rate limit",
-            "A token bucket that holds `limit` units and is refilled continuously.",
-        )
-        .property(
-            "window_seconds",
-            number(MAX_WINDOW_SECONDS.into(), "Seconds in which an empty bucket is refilled."),
-        )
-        .required("window_seconds");
-        let quota = object(MAX_QUOTA_UNITS, "Quota", "A number of units per period in UTC.")
-            .property("period", utoipa::openapi::Ref::from_schema_name(period_schema_name()))
-            .required("period");
-        let closed = |object: ObjectBuilder| -> Object {
-            object
-                .additional_properties(Some(utoipa::openapi::schema::AdditionalProperties::FreeForm(false)))
-                .build()
-        };
-        OneOfBuilder::new()
-            .item(closed(window))
-            .item(closed(quota))
-            .description(Some("A limit on a meter: a rate limit or a quota."))
+        let meter = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .pattern(Some("^[a-z][a-z0-9_]{0,31}$"))
+            .description(Some("What is counted: one of the configured meters; `requests` if omitted."));
+        let limit = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int64)))
+            .minimum(Some(1))
+            .maximum(Some(MAX_QUOTA_UNITS))
+            .description(Some("Units per window or period; at most 1,000,000,000 for a rate limit."));
+        let window = ObjectBuilder::new()
+            .schema_type(Type::Integer)
+            .format(Some(SchemaFormat::KnownFormat(KnownFormat::Int32)))
+            .minimum(Some(1))
+            .maximum(Some(MAX_WINDOW_SECONDS))
+            .description(Some("For a rate limit: seconds in which an empty bucket is refilled."));
+        let period = RefBuilder::new()
+            .ref_location_from_schema_name(period_schema_name())
+            .description(Some("For a quota: the period of its units, in UTC."));
+        ObjectBuilder::new()
+            .schema_type(Type::Object)
+            .property("meter", meter)
+            .property("limit", limit)
+            .property("window_seconds", window)
+            .property("period", period)
+            .required("limit")
+            .additional_properties(Some(AdditionalProperties::FreeForm(false)))
+            .description(Some(
+                "A limit on a meter. It has either `window_seconds`: a rate limit, whose token bucket holds `limit` units \
+                 and is refilled continuously. Or it has `period`: a quota of `limit` units per period.",
+            ))
             .examples([serde_json::json!({"meter": "requests", "limit": 100, "window_seconds": 60})])
             .into()
     }

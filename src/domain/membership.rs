@@ -58,6 +58,7 @@ pub(crate) struct Membership {
 
 /// Parameters for adding a member to an organization.
 #[derive(Clone, Debug, utoipa::ToSchema)]
+#[schema(as = MemberCreate)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewMember {
     /// Id of the user to add as a member.

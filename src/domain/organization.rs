@@ -73,6 +73,7 @@ pub(crate) struct Organization {
 
 /// Parameters for creating an organization.
 #[derive(Clone, Debug, utoipa::ToSchema)]
+#[schema(as = OrganizationCreate)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewOrganization {
     /// Display name of the organization, without control characters.
@@ -81,8 +82,8 @@ pub(crate) struct NewOrganization {
     /// Contact email address of the organization.
     #[schema(format = Email, max_length = 254, pattern = "^[^\\s@]+@[^\\s@]+$", example = "admin@acme.com")]
     pub(crate) email: String,
-    /// Name of the organization's plan, which is one of the configured plans.
-    #[schema(nullable = false, default = "standard", example = "enterprise")]
+    /// Name of the organization's plan, which is one of the configured plans; `standard` if omitted.
+    #[schema(nullable = false, example = "enterprise")]
     pub(crate) plan: Option<String>,
     /// The organization's own limits, which all of its keys share, at most one for each meter and window or
     /// period. If `null` or omitted, the limits for organizations of its plan apply; an empty list means none.

@@ -197,6 +197,7 @@ pub(crate) struct Scope {
 
 /// Parameters for creating a scope.
 #[derive(Clone, Debug, utoipa::ToSchema)]
+#[schema(as = ScopeCreate)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewScope {
     /// Name of the scope, as `resource:action`. The resources `admin` and `keys` are reserved.

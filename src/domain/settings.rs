@@ -41,7 +41,7 @@ pub(crate) const MAX_METERS: usize = 32;
 
 /// The platform's settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
-#[schema(as = Configuration)]
+#[schema(as = Settings)]
 pub(crate) struct Settings {
     /// Policy for new and changed API keys.
     pub(crate) keys: KeySettings,

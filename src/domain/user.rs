@@ -47,6 +47,7 @@ pub struct User {
 
 /// Parameters for creating a user.
 #[derive(Clone, Debug, utoipa::ToSchema)]
+#[schema(as = UserCreate)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NewUser {
     /// Email address of the user. It is unique, ignoring case.

@@ -13,7 +13,7 @@ use super::{organization, user};
 /// The outcomes of verifying a key, in the order in which they are checked. The first outcome that applies is returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-#[schema(as = VerificationCode)]
+#[schema(as = VerificationOutcome)]
 #[derive(strum::EnumString, strum::IntoStaticStr, strum::VariantArray, strum::VariantNames)]
 #[strum(serialize_all = "SCREAMING_SNAKE_CASE")]
 #[allow(missing_docs)] // `message` describes each outcome.

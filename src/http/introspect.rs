@@ -10,7 +10,6 @@ use serde::Serialize;
 use warp::reply::Response;
 
 use super::data_plane_request::{DataPlaneRequest, RequestBody};
-use super::openapi::envelope::{always_false_schema, always_true_schema};
 use super::{auth, call, reply};
 use crate::domain::api_key::Credential;
 use crate::error::{Code, Error, Result};
@@ -23,50 +22,34 @@ const UNAUTHENTICATED: &str = "unauthenticated";
 #[expect(dead_code, reason = "only the derived documentation reads it")]
 pub(crate) struct IntrospectToken {
     /// The API key.
-    #[schema(example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU0aBcDe")]
+    #[schema(example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU117KKs")]
     token: String,
     /// Ignored, like all parameters that aren't listed here.
     #[schema(nullable = false, example = "access_token")]
     token_type_hint: Option<String>,
     /// The id of the calling key, with `client_secret`, for clients that authenticate in the body. Ignored if
     /// there is an `Authorization` header.
-    #[schema(nullable = false, example = "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
+    #[schema(nullable = false, example = "key_123")]
     client_id: Option<String>,
     /// The secret of the calling key.
-    #[schema(nullable = false, example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU0aBcDe")]
+    #[schema(nullable = false, example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU117KKs")]
     client_secret: Option<String>,
 }
 
-/// The result of an introspection (RFC 7662 §2.2).
-#[derive(Serialize, utoipa::ToSchema)]
-#[serde(untagged)]
-pub(crate) enum Introspection {
-    /// The key is valid.
-    Active(ActiveToken),
-    /// The key is invalid or doesn't exist.
-    Inactive(InactiveToken),
-}
-
-/// The result for a key that isn't active.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct InactiveToken {
-    /// Always `false`.
-    #[schema(schema_with = always_false_schema)]
-    active: bool,
-}
-
-/// The result for an active key.
-#[derive(Serialize, utoipa::ToSchema)]
-pub(crate) struct ActiveToken {
-    /// Always `true`.
-    #[schema(schema_with = always_true_schema)]
+/// The result of an introspection (RFC 7662 §2.2). If the key isn't active, only `active` is present.
+#[derive(Default, Serialize, utoipa::ToSchema)]
+pub(crate) struct Introspection {
+    /// True if the key exists and is valid.
+    #[schema(example = true)]
     active: bool,
     /// The key's scopes, separated by spaces, with wildcards expanded.
-    #[schema(example = "transactions:write workflows:read")]
-    scope: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "transactions:write workflows:read")]
+    scope: Option<String>,
     /// The key's id.
-    #[schema(example = "key_01JD6ZK3V7Q9W8E5R2T4Y6V8A0")]
-    client_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = "key_123")]
+    client_id: Option<String>,
     /// The key's owner, or its organization if it has no owner; absent for a platform key.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false, example = "org_123")]
@@ -76,11 +59,13 @@ pub(crate) struct ActiveToken {
     #[schema(nullable = false, example = 1_893_456_000)]
     exp: Option<i64>,
     /// Unix time, in seconds, at which the key was created.
-    #[schema(example = 1_795_417_689)]
-    iat: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, example = 1_795_417_689)]
+    iat: Option<i64>,
     /// Always `Bearer`.
-    #[schema(value_type = String, example = "Bearer")]
-    token_type: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false, value_type = Option<String>, example = "Bearer")]
+    token_type: Option<&'static str>,
 }
 
 /// An OAuth error (RFC 6749 §5.2).
@@ -107,15 +92,15 @@ enum OauthErrorCode {
 /// Introspect a token
 ///
 /// Token introspection as defined in RFC 7662: returns whether an API key is active, and its scopes.
-/// The caller authenticates with a bearer token, with its key's id and secret as HTTP Basic, or with both in
-/// the body, as `client_id` and `client_secret`.
+/// The caller authenticates with a bearer token. OAuth clients can also send their key's id and secret, as HTTP Basic (both
+/// form-encoded first, RFC 6749 §2.3.1) or in the body as `client_id` and `client_secret`.
 /// Introspection neither checks nor consumes limits. A key with an allowlist is never active here,
 /// because the request doesn't include the client's address. The response has no envelope.
 #[utoipa::path(
     post, path = "/v1/introspect", tag = "Verification", operation_id = "introspectToken",
     request_body(content = IntrospectToken, content_type = "application/x-www-form-urlencoded"),
     responses(
-        (status = 200, description = "The result.", body = inline(Introspection)),
+        (status = 200, description = "The result.", body = Introspection),
         (status = 400, description = "`invalid_request`: the `token` parameter is missing or repeated, the body is incomplete, or a header can't be read."),
         (status = 401, description = "`invalid_client`: no credentials, or an id and secret that are invalid. `invalid_token`: the bearer token is invalid."),
         (status = 403, description = "`insufficient_scope`: the calling key lacks the scope, or can't be used from this address."),
@@ -156,22 +141,22 @@ async fn introspect_token(request: &DataPlaneRequest<'_>, body: RequestBody) -> 
     let now = request.app.clock.now();
     let credential = request.app.verifier.introspect(&token, caller_organization_id, now).await?;
     let Some(credential) = credential else {
-        return Ok(Introspection::Inactive(InactiveToken { active: false }));
+        return Ok(Introspection::default());
     };
     let Credential { key, secret_ends_at, .. } = &*credential;
     let catalogue = request.app.catalogue().await?;
     // A previous secret expires with its grace period, which never outlasts the key.
     let expiry = secret_ends_at.or(key.expires_at);
-    Ok(Introspection::Active(ActiveToken {
+    Ok(Introspection {
         active: true,
-        scope: catalogue.expand(&key.scopes).join(" "),
-        client_id: key.id.clone(),
+        scope: Some(catalogue.expand(&key.scopes).join(" ")),
+        client_id: Some(key.id.clone()),
         sub: key.user_id.clone().or_else(|| key.organization_id.clone()),
         // Rounded down, so that no resource server accepts the key after its expiry.
         exp: expiry.map(|expiry| expiry.as_millis().div_euclid(1000)),
-        iat: key.created_at.as_millis().div_euclid(1000),
-        token_type: "Bearer",
-    }))
+        iat: Some(key.created_at.as_millis().div_euclid(1000)),
+        token_type: Some("Bearer"),
+    })
 }
 
 /// Reads the body of a caller that authenticates in the body. The bodies of all such callers may take as much memory

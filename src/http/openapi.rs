@@ -6,9 +6,11 @@
 mod complete;
 mod data_plane;
 pub(crate) mod envelope;
+mod examples;
 pub(crate) mod params;
 mod responses;
 mod security;
+mod version_3_0;
 
 use std::io::Write as _;
 
@@ -18,6 +20,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 use utoipa::OpenApi;
 
+use self::examples::Examples;
 use super::call::Call;
 use super::reply::Reply;
 use super::route::Route;
@@ -76,6 +79,13 @@ use crate::error::{Error, Result};
 )]
 struct ApiDocument;
 
+/// A version of the OpenAPI Specification.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SpecificationVersion {
+    V3_0,
+    V3_1,
+}
+
 /// The OpenAPI document as it is served.
 pub struct SerializedDocument {
     json: String,
@@ -91,7 +101,7 @@ impl SerializedDocument {
     /// `INTERNAL` if the document can't be serialized.
     pub(super) fn new(routes: &[Route]) -> Result<Self> {
         let mut api = ApiDocument::openapi();
-        complete::complete_document(&mut api, routes);
+        complete::complete_document(&mut api, routes, &Examples::load()?);
         let json = api.to_pretty_json().map_err(Error::internal)?;
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         let gzip =
@@ -105,15 +115,26 @@ impl SerializedDocument {
         &self.json
     }
 
-    /// The document with this URL of the server instead of a relative one, for tools that read the document from a
-    /// file.
+    /// The document in this version of the OpenAPI Specification, with this URL of the server instead of a relative one if
+    /// it is given, for tools that read the document from a file.
     ///
     /// # Errors
     /// `INTERNAL` if the document can't be serialized.
-    pub(crate) fn text_for_server(&self, url: &str) -> Result<String> {
+    pub(crate) fn text_for_tools(
+        &self,
+        version: SpecificationVersion,
+        server: Option<&str>,
+    ) -> Result<String> {
+        if version == SpecificationVersion::V3_1 && server.is_none() {
+            return Ok(self.json.clone());
+        }
         let mut document: Value = serde_json::from_str(&self.json).map_err(Error::internal)?;
-        let servers = json!([{"url": url}]);
-        document.as_object_mut().map(|document| document.insert("servers".to_owned(), servers));
+        if let Some(url) = server {
+            document["servers"] = json!([{"url": url}]);
+        }
+        if version == SpecificationVersion::V3_0 {
+            version_3_0::convert(&mut document);
+        }
         serde_json::to_string_pretty(&document).map_err(Error::internal)
     }
 }

@@ -25,7 +25,7 @@ pub(crate) struct UsageReport {
     #[schema(nullable = false, min_length = 1, max_length = 69, example = "key_123")]
     key_id: Option<String>,
     /// The key that the client sent.
-    #[schema(nullable = false, example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU0aBcDe")]
+    #[schema(nullable = false, example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU117KKs")]
     key: Option<String>,
     #[schema(schema_with = costs::schema, required = true)]
     costs: Option<Costs>,

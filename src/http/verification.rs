@@ -1,9 +1,12 @@
 //! The result of a verification, as JSON.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
-use utoipa::ToSchema;
-use utoipa::openapi::schema::{AnyOfBuilder, Schema, Type};
-use utoipa::openapi::{ObjectBuilder, Ref};
+use strum::VariantArray;
+use utoipa::openapi::schema::{Schema, Type};
+use utoipa::openapi::{ObjectBuilder, RefOr};
+use utoipa::{PartialSchema, ToSchema};
 
 use super::reply;
 use crate::domain::api_key::{ApiKey, Credential};
@@ -22,7 +25,9 @@ use crate::verify::verifier::Verdict;
 pub(crate) struct Verification<'a> {
     /// True if the key is valid for this request.
     valid: bool,
-    #[schema(schema_with = code_schema)]
+    /// `VALID`, or the reason for the denial: the first that applies, in this order. In the results of several verifications
+    /// also `UNAVAILABLE`: this one can't be decided at the moment.
+    #[schema(value_type = VerificationCode)]
     code: Outcome,
     /// A description of the code, for people.
     #[schema(value_type = String, example = "The key is valid.")]
@@ -92,17 +97,27 @@ pub(crate) struct LimitState {
     resets_at: Option<Timestamp>,
 }
 
-fn code_schema() -> Schema {
-    let description = "`VALID`, or the reason for the denial: the first that applies, in this order. In the results of \
-                       several verifications also `UNAVAILABLE`: this one can't be decided at the moment.";
-    let unavailable =
-        ObjectBuilder::new().schema_type(Type::String).enum_values(Some([Code::Unavailable.name()]));
-    AnyOfBuilder::new()
-        .item(Ref::from_schema_name(<Outcome as ToSchema>::name()))
-        .item(unavailable)
-        .description(Some(description))
-        .build()
-        .into()
+/// The codes of a verification: the outcomes, and `UNAVAILABLE`.
+pub(crate) struct VerificationCode;
+
+impl ToSchema for VerificationCode {
+    fn name() -> Cow<'static, str> {
+        "VerificationCode".into()
+    }
+}
+
+impl PartialSchema for VerificationCode {
+    fn schema() -> RefOr<Schema> {
+        let codes = Outcome::VARIANTS.iter().map(|outcome| outcome.name()).chain([Code::Unavailable.name()]);
+        ObjectBuilder::new()
+            .schema_type(Type::String)
+            .enum_values(Some(codes))
+            .description(Some(
+                "The result of verifying a key. The outcomes are checked in this order, and the first that applies is \
+                 returned.",
+            ))
+            .into()
+    }
 }
 
 fn owner_schema() -> ObjectBuilder {

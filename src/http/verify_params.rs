@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 pub(crate) struct VerifyKey<'a> {
     /// The key that the client sent.
     #[serde(borrow, default)]
-    #[schema(value_type = Option<String>, nullable = false, example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU0aBcDe")]
+    #[schema(value_type = Option<String>, nullable = false, example = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU117KKs")]
     key: Option<Cow<'a, str>>,
     /// The key's id, instead of `key`, for callers with `admin:keys`. The key is then only checked: nothing is charged or
     /// counted.
@@ -34,15 +34,15 @@ pub(crate) struct VerifyKey<'a> {
     #[serde(borrow, default)]
     #[schema(value_type = Option<String>, example = "203.0.113.7")]
     ip: Option<Cow<'a, str>>,
-    /// The cost on the meter `requests`.
-    #[schema(minimum = 0, maximum = 1_000_000_000, default = 1)]
+    /// The cost on the meter `requests`; 1 if omitted.
+    #[schema(minimum = 0, maximum = 1_000_000_000, example = 1)]
     #[serde(default)]
     cost: Option<u32>,
     #[serde(default)]
     #[schema(schema_with = costs::nullable_schema, required = false)]
     costs: Option<Costs>,
-    /// Checks the key without charging or counting anything.
-    #[schema(default = false)]
+    /// If `true`, the key is only checked: nothing is charged or counted. `false` if omitted.
+    #[schema(example = false)]
     #[serde(default)]
     dry_run: Option<bool>,
 }
@@ -53,7 +53,7 @@ pub(crate) struct VerifyKey<'a> {
 pub(crate) struct VerifyKeys<'a> {
     /// The verifications, which are decided and counted in this order.
     #[serde(borrow)]
-    #[schema(min_items = 1, max_items = 100, example = json!([{"key": "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU0aBcDe"}]))]
+    #[schema(min_items = 1, max_items = 100, example = json!([{"key": "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU117KKs"}]))]
     verifications: Vec<VerifyKey<'a>>,
 }
 

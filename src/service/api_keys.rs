@@ -45,6 +45,16 @@ pub struct ApiKeyWithSecret {
 /// # Errors
 /// `INVALID_REQUEST`, and `PLATFORM_KEY_REQUIRED` for fields that only platform keys may set.
 pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Operation> {
+    create_with_secret(app, ctx, body, None).await
+}
+
+/// Like [`create`], with this secret instead of a new one if it is given.
+pub(super) async fn create_with_secret(
+    app: &App,
+    ctx: &Arc<RequestContext>,
+    body: &Json,
+    secret: Option<Secret>,
+) -> Result<Operation> {
     let input = secret_prefixes::read_new_key(app, body, ctx.now).await?;
     if input.id.is_some() || input.limits.is_some() {
         ctx.caller.require_platform()?;
@@ -70,8 +80,8 @@ pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) ->
     };
     let settled_time = app.clock.settled_time();
     let current = app.settings.get().await?.to_arc();
-    let secret =
-        Secret::generate(&app.random, current.settings.keys.prefix_or_default(input.prefix.as_deref()))?;
+    let prefix = current.settings.keys.prefix_or_default(input.prefix.as_deref());
+    let secret = secret.map_or_else(|| Secret::generate(&app.random, prefix), Ok)?;
     let mut prepared = NewKey::new(&base, &input.expires_at, secret, &current, settled_time);
     let context = ctx.clone();
     Ok(Operation::new(move |tx, caller| {

@@ -115,7 +115,11 @@ impl Sample<'_> {
             Action::UpdateUser => users::update(ctx, id, &body)?,
             Action::CreateMembership => memberships::create(ctx, id, &body)?,
             Action::CreateScope => scopes::create(ctx, &body)?,
-            Action::CreateApiKey => api_keys::create(app, ctx, &body).await?,
+            Action::CreateApiKey => {
+                let is_shown = step.body.contains(&format!(r#""id": "{}""#, script::SHOWN_KEY));
+                let secret = is_shown.then(|| Secret::from_plain_text(script::SHOWN_SECRET.to_owned()));
+                api_keys::create_with_secret(app, ctx, &body, secret).await?
+            }
             Action::UpdateApiKey => api_keys::update(app, ctx, id, &body).await?,
             Action::RevokeApiKey => api_keys::revoke(ctx, id, Some(&body))?,
             Action::RotateApiKey => api_keys::rotate(app, ctx, id, Some(&body)).await?,

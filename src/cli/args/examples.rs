@@ -74,7 +74,7 @@ Examples:
 pub(super) const OPENAPI: &str = "\
 Examples:
   tollhouse openapi > openapi.json
-  tollhouse openapi --server https://api.example.com";
+  tollhouse openapi --version 3.0 --server https://api.example.com > openapi.json";
 
 pub(super) const COMPLETIONS: &str = "\
 Examples:

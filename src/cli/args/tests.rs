@@ -118,8 +118,12 @@ fn commands_and_their_flags_are_parsed() {
     assert_eq!(parse_command("config init"), Command::Config(Config::Init(init)));
     let health = parse_args("health --listen :8080").unwrap();
     assert_eq!(health.flags.listen, ListenAddress::parse("[::]:8080"));
-    let openapi = Openapi { server: Some("https://api.example.com".to_owned()) };
-    assert_eq!(parse_command("openapi --server https://api.example.com"), Command::Openapi(openapi));
+    let openapi = |server: Option<&str>, specification| {
+        Command::Openapi(Openapi { server: server.map(str::to_owned), specification })
+    };
+    assert_eq!(parse_command("openapi"), openapi(None, OpenapiVersion::V3_1));
+    let line = "openapi --server https://api.example.com --version 3.0";
+    assert_eq!(parse_command(line), openapi(Some("https://api.example.com"), OpenapiVersion::V3_0));
     assert_eq!(parse_command("version"), Command::Version);
     let revoke = RevokeAdminKey { id: "key_1".to_owned(), reason: Some("lost".to_owned()), json: true };
     assert_eq!(

@@ -25,9 +25,9 @@ impl Revocation {
 #[derive(Clone, Debug, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Rotation {
-    /// Seconds for which the old secret keeps working. The grace period ends at the latest when the key
-    /// expires.
-    #[schema(required = false, minimum = 0, maximum = 604_800, default = 86_400)]
+    /// Seconds for which the old secret keeps working; 86,400 (one day) if omitted. The grace period ends at the latest
+    /// when the key expires.
+    #[schema(required = false, minimum = 0, maximum = 604_800, example = 3600)]
     pub(crate) grace_period_seconds: u32,
 }
 

@@ -157,7 +157,7 @@ impl KeySettings {
 
 impl ToSchema for SettingsPatch {
     fn name() -> Cow<'static, str> {
-        "ConfigurationPatch".into()
+        "SettingsPatch".into()
     }
 
     fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {

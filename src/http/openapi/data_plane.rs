@@ -1,15 +1,18 @@
 //! Completes the data plane's operations in the OpenAPI document. Their callers are not rate limited, and two
 //! of the three endpoints have their own error format, because OAuth or proxies require one.
 
-use serde_json::json;
+use std::collections::BTreeMap;
+
+use utoipa::openapi::example::Example;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::schema::{Schema, Type};
-use utoipa::openapi::{Content, Ref, RefOr, Response};
+use utoipa::openapi::{Ref, RefOr, Response};
 
+use super::examples::Examples;
 use super::responses::{
     RATE_LIMIT_HEADERS, REQUEST_ID, RETRY_AFTER, error_response, header_references, headers_of_status,
 };
-use super::security::{self, BASIC_SCHEME, BEARER_SCHEME, X_API_KEY_SCHEME};
+use super::security::{self, BEARER_SCHEME, X_API_KEY_SCHEME};
 use crate::http::route::{AuthRequirement, Endpoint};
 
 const IDENTITY_HEADERS: &[&str] = &[
@@ -34,13 +37,16 @@ pub(crate) const DATA_PLANE_HEADERS: &[(&str, Type, &str, &str)] = &[
 
 /// Adds security schemes, error formats and headers to a data-plane operation. Its handler's attributes
 /// already list all of its statuses.
-pub(crate) fn complete_operation(operation: &mut Operation, auth: AuthRequirement, endpoint: Endpoint) {
+pub(crate) fn complete_operation(
+    operation: &mut Operation,
+    auth: AuthRequirement,
+    endpoint: Endpoint,
+    examples: &Examples,
+) {
     operation.security = Some(match endpoint {
-        Endpoint::Verify | Endpoint::VerifyBatch | Endpoint::ReportUsage => {
+        // Introspection also accepts HTTP Basic. With two schemes, generated clients would send the wrong one.
+        Endpoint::Verify | Endpoint::VerifyBatch | Endpoint::ReportUsage | Endpoint::Introspect => {
             security::requirements(auth, BEARER_SCHEME)
-        }
-        Endpoint::Introspect => {
-            [security::requirements(auth, BEARER_SCHEME), security::requirements(auth, BASIC_SCHEME)].concat()
         }
         // The proxy itself needs no key; these schemes are for the client's key.
         Endpoint::ForwardAuth => [
@@ -49,10 +55,13 @@ pub(crate) fn complete_operation(operation: &mut Operation, auth: AuthRequiremen
         ]
         .concat(),
     });
+    let id = operation.operation_id.clone().unwrap_or_default();
     for (status, response) in &mut operation.responses.responses {
         let (Ok(status), RefOr::T(response)) = (status.parse::<u16>(), response) else { continue };
         if status >= 400 {
-            *response = endpoint_error_response(endpoint, status, std::mem::take(&mut response.description));
+            let description = std::mem::take(&mut response.description);
+            let examples = examples.of_endpoint_errors(&id, endpoint, status);
+            *response = endpoint_error_response(endpoint, status, description, examples);
         }
         let mut names = vec![REQUEST_ID];
         names.extend(headers_of_status(status));
@@ -70,34 +79,21 @@ pub(crate) fn complete_operation(operation: &mut Operation, auth: AuthRequiremen
 }
 
 /// An error response in the error format of this data-plane endpoint.
-fn endpoint_error_response(endpoint: Endpoint, status: u16, description: String) -> Response {
-    let mut response = error_response(status, description);
+fn endpoint_error_response(
+    endpoint: Endpoint,
+    status: u16,
+    description: String,
+    examples: BTreeMap<String, RefOr<Example>>,
+) -> Response {
+    let mut response = error_response(status, description, examples);
+    let schema = match endpoint {
+        Endpoint::Verify | Endpoint::VerifyBatch | Endpoint::ReportUsage => return response,
+        Endpoint::Introspect => "OauthError",
+        Endpoint::ForwardAuth => "Denial",
+    };
     for content in response.content.values_mut() {
         let RefOr::T(content) = content else { continue };
-        match endpoint {
-            Endpoint::Verify | Endpoint::VerifyBatch | Endpoint::ReportUsage => {}
-            Endpoint::Introspect => {
-                *content = content_with_schema("OauthError");
-                let error = match status {
-                    401 => "invalid_client",
-                    403 => "insufficient_scope",
-                    429 | 503 => "temporarily_unavailable",
-                    500 => "server_error",
-                    _ => "invalid_request",
-                };
-                let description = "What is wrong and what to do.";
-                content.example = Some(json!({ "error": error, "error_description": description }));
-            }
-            Endpoint::ForwardAuth => {
-                let example = content.example.take();
-                *content = content_with_schema("Denial");
-                content.example = example;
-            }
-        }
+        content.schema = Some(RefOr::<Schema>::Ref(Ref::from_schema_name(schema)));
     }
     response
-}
-
-fn content_with_schema(name: &str) -> Content {
-    Content::new(Some(RefOr::<Schema>::Ref(Ref::from_schema_name(name))))
 }

@@ -1,20 +1,19 @@
 //! Schemas of the response envelope; [`reply`](super::super::reply) writes it.
 
 use utoipa::ToSchema;
-use utoipa::openapi::schema::{AnyOf, ArrayItems, Schema, Type};
+use utoipa::openapi::schema::{ArrayItems, Schema, Type};
 use utoipa::openapi::{ObjectBuilder, Ref, RefOr};
 
-use crate::domain::verification::Outcome;
 use crate::error::{Code, ErrorDetail};
 use crate::http::batch::OperationResult;
 
 /// An error response.
 #[derive(ToSchema)]
-#[schema(as = Error)]
+#[schema(as = ErrorResponse)]
 #[expect(dead_code, reason = "only the derived documentation reads the fields")]
 pub(crate) struct ErrorEnvelope {
     /// Always `false`.
-    #[schema(schema_with = always_false_schema)]
+    #[schema(example = false)]
     pub(crate) success: bool,
     /// The code, message and details of the error.
     pub(crate) error: ErrorBody,
@@ -69,26 +68,12 @@ pub(crate) struct ListMetadata {
     pub(crate) next_cursor: Option<String>,
 }
 
-fn boolean_constant(value: bool) -> ObjectBuilder {
-    ObjectBuilder::new().schema_type(Type::Boolean).enum_values(Some([value]))
-}
-
-/// The schema of a field that is always `false`.
-pub(crate) fn always_false_schema() -> ObjectBuilder {
-    boolean_constant(false)
-}
-
-/// The schema of a field that is always `true`.
-pub(crate) fn always_true_schema() -> ObjectBuilder {
-    boolean_constant(true)
-}
-
 /// A denial by `forward-auth`: an error code of the API, or the result of the key's verification.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only the derived documentation reads the fields")]
 pub(crate) struct Denial {
     /// Always `false`.
-    #[schema(schema_with = always_false_schema)]
+    #[schema(example = false)]
     pub(crate) success: bool,
     /// The reason for the denial.
     pub(crate) error: DenialBody,
@@ -100,22 +85,15 @@ pub(crate) struct Denial {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "only the derived documentation reads the fields")]
 pub(crate) struct DenialBody {
-    /// The error code, for programs; also in `X-Auth-Status`.
-    #[schema(schema_with = any_code_schema)]
+    /// An error code of the API (`ErrorCode`) or the outcome of the key's verification (`VerificationOutcome`), for programs;
+    /// also in `X-Auth-Status`.
+    #[schema(example = "INSUFFICIENT_SCOPE")]
     pub(crate) code: String,
     /// What is wrong and what to do, for people.
     #[schema(example = "The key lacks a required scope.")]
     pub(crate) message: String,
     /// Always empty.
     pub(crate) details: Vec<ErrorDetail>,
-}
-
-fn any_code_schema() -> Schema {
-    let names = [<Code as ToSchema>::name(), <Outcome as ToSchema>::name()];
-    Schema::AnyOf(AnyOf {
-        items: names.map(|name| Ref::from_schema_name(name).into()).into(),
-        ..AnyOf::new()
-    })
 }
 
 /// The name and schema of the envelope around a response's data. Only data whose schema is a component of the
@@ -135,8 +113,10 @@ pub(crate) fn envelope_schema(data: &RefOr<Schema>, is_paged: bool) -> Option<(S
         RefOr::T(_) => return None,
     };
     let component = component.ref_location.rsplit('/').next()?;
+    // A plain boolean: many generators can't express a constant one.
+    let success = ObjectBuilder::new().schema_type(Type::Boolean).description(Some("Always `true`."));
     let envelope = ObjectBuilder::new()
-        .property("success", boolean_constant(true))
+        .property("success", success)
         .property("data", data.clone())
         .property("metadata", Ref::from_schema_name(metadata))
         .required("success")

@@ -3,12 +3,9 @@
 use std::collections::BTreeMap;
 
 use http::StatusCode;
-use serde_json::json;
-use strum::VariantArray;
+use utoipa::openapi::example::Example;
 use utoipa::openapi::schema::{Schema, Type};
 use utoipa::openapi::{Content, Header, Ref, RefOr, Response};
-
-use crate::error::Code;
 
 pub(super) const ETAG: &str = "ETag";
 pub(super) const IDEMPOTENT_REPLAYED: &str = "Idempotent-Replayed";
@@ -39,24 +36,19 @@ pub(super) fn response_name_of(status: u16) -> String {
     status.canonical_reason().unwrap_or_default().split([' ', '-']).collect()
 }
 
-/// The names of the error codes with this HTTP status.
-fn error_codes(status: u16) -> impl Iterator<Item = &'static str> {
-    Code::VARIANTS.iter().filter(move |code| code.status() == status).map(|code| code.name())
+/// The description of an error response with these codes.
+pub(super) fn describe_codes<'a>(codes: impl Iterator<Item = &'a String>) -> String {
+    codes.map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
 }
 
-pub(super) fn describe_error_status(status: u16) -> String {
-    error_codes(status).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ")
-}
-
-/// An error response in the Admin API's envelope.
-pub(super) fn error_response(status: u16, description: String) -> Response {
-    let example = json!({
-        "success": false,
-        "error": { "code": error_codes(status).next(), "message": "What is wrong and what to do.", "details": [] },
-        "metadata": { "timestamp": "2026-11-23T07:08:09.123Z", "requestId": "req_01JD6ZK3V7Q9W8E5R2T4Y6V8A0" },
-    });
-    let mut content = Content::new(Some(RefOr::<Schema>::Ref(Ref::from_schema_name("Error"))));
-    content.example = Some(example);
+/// An error response in the Admin API's envelope, with an example for each code.
+pub(super) fn error_response(
+    status: u16,
+    description: String,
+    examples: BTreeMap<String, RefOr<Example>>,
+) -> Response {
+    let mut content = Content::new(Some(RefOr::<Schema>::Ref(Ref::from_schema_name("ErrorResponse"))));
+    content.examples = examples;
     // A 401 has no rate limit headers, because the rate limit is that of an authenticated caller.
     let limits = if (400..500).contains(&status) && status != 401 { RATE_LIMIT_HEADERS } else { &[] };
     let mut response = Response::new(description);

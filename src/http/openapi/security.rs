@@ -10,8 +10,6 @@ use crate::http::route::AuthRequirement;
 /// Name of the OpenAPI security scheme for bearer tokens, which every operation that requires a key
 /// supports.
 pub(super) const BEARER_SCHEME: &str = "bearer";
-/// Name of the OpenAPI security scheme for HTTP Basic with a key's id and secret.
-pub(super) const BASIC_SCHEME: &str = "basic";
 /// Name of the OpenAPI security scheme for the `X-Api-Key` header, for clients that can't send a bearer
 /// token.
 pub(super) const X_API_KEY_SCHEME: &str = "xApiKey";
@@ -25,13 +23,6 @@ pub(super) fn add_schemes(components: &mut Components) {
     let bearer =
         HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(BEARER_DESCRIPTION)).build();
     components.add_security_scheme(BEARER_SCHEME, SecurityScheme::Http(bearer));
-    let basic = HttpBuilder::new()
-        .scheme(HttpAuthScheme::Basic)
-        .description(Some(
-            "A key's id as username and its secret as password, both form-encoded first (RFC 6749 §2.3.1).",
-        ))
-        .build();
-    components.add_security_scheme(BASIC_SCHEME, SecurityScheme::Http(basic));
     let header = ApiKeyValue::with_description(
         "X-Api-Key",
         "An API key. If the request also has a bearer token, both must be the same.",

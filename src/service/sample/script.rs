@@ -25,8 +25,12 @@ const fn step(
     Step { minutes_ago, action, method, path, body }
 }
 
-/// The id of the API key whose secret is printed at startup, so that users can try a verification.
+/// The id of the API key that users can try a verification with.
 pub(crate) const SHOWN_KEY: &str = "key_123";
+
+/// The secret of [`SHOWN_KEY`], which the examples of the API reference verify. It is published, so it may only exist in
+/// sample data.
+pub(crate) const SHOWN_SECRET: &str = "toll_4sZgkHnPb2LqTxW8vYcR3mJ7dF6aE9iU117KKs";
 
 /// All requests of the sample data, oldest first.
 #[rustfmt::skip]
@@ -35,10 +39,10 @@ pub(crate) static SCRIPT: &[Step] = &[
     step(43_056, Action::CreateUser, "POST", "/admin/v1/users", r#"{"id": "user_123", "name": "Ada Brandt", "email": "ada@acme.com"}"#),
     step(43_041, Action::CreateMembership, "POST", "/admin/v1/organizations/org_123/members", r#"{"user_id": "user_123", "role": "owner"}"#),
     step(42_984, Action::CreateUser, "POST", "/admin/v1/users", r#"{"id": "user_jonas", "name": "Jonas Weber", "email": "jonas@acme.com"}"#),
-    step(42_969, Action::CreateMembership, "POST", "/admin/v1/organizations/org_123/members", r#"{"user_id": "user_jonas", "role": "admin"}"#),
+    step(42_969, Action::CreateMembership, "POST", "/admin/v1/organizations/org_123/members", r#"{"user_id": "user_jonas", "role": "owner"}"#),
     step(42_768, Action::CreateScope, "POST", "/admin/v1/scopes", r#"{"scope": "invoices:read", "description": "Read invoices"}"#),
     step(42_753, Action::CreateScope, "POST", "/admin/v1/scopes", r#"{"scope": "invoices:write", "description": "Issue invoices"}"#),
-    step(42_624, Action::CreateApiKey, "POST", "/admin/v1/api-keys", r#"{"id": "key_123", "name": "Production API Key", "scopes": ["workflows:read", "transactions:write"], "organization_id": "org_123", "metadata": {"environment": "production"}}"#),
+    step(42_624, Action::CreateApiKey, "POST", "/admin/v1/api-keys", r#"{"id": "key_123", "name": "Production API Key", "scopes": ["workflows:read", "transactions:write"], "organization_id": "org_123", "self_rotation": true, "metadata": {"environment": "production"}}"#),
     step(42_609, Action::CreateApiKey, "POST", "/admin/v1/api-keys", r#"{"id": "key_gateway", "name": "Edge gateway", "scopes": ["keys:verify"], "metadata": {"host": "edge-1"}}"#),
     step(42_595, Action::CreateOrganization, "POST", "/admin/v1/organizations", r#"{"id": "org_kestrel", "name": "Kestrel Analytics", "email": "ops@kestrel.example", "plan": "enterprise", "metadata": {"region": "us-east"}}"#),
     step(42_480, Action::CreateUser, "POST", "/admin/v1/users", r#"{"id": "user_priya", "name": "Priya Natarajan", "email": "priya@kestrel.example"}"#),

@@ -7,7 +7,8 @@ use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tollhouse::http::routes::{AuthRequirement, Dispatch, Route};
 
-use super::{Document, Operation, assert_valid, seed, seeded_server};
+use super::examples::{self, Refusal};
+use super::{Document, Operation, assert_valid, refusals, seed, seeded_server};
 use crate::example_calls::example_calls;
 use crate::support::{ADMIN_KEY, Answer, Client, Server};
 
@@ -44,6 +45,7 @@ impl Operation<'_> {
     /// Asserts that the document describes the response. Returns its status.
     pub(super) fn assert_documented(&self, answer: &Answer) -> u16 {
         let name = format!("{} {}", self.name(), answer.status);
+        self.assert_has_example_of(answer);
         let response = &self.spec["responses"][answer.status.to_string()];
         assert!(response.is_object(), "{name} is not documented: {answer:?}");
         let response = self.document.resolve(response);
@@ -191,6 +193,7 @@ async fn every_documented_refusal_is_as_documented() {
     let user = json!({"name": "n", "email": "a@b.example"});
     assert_eq!(admin.send(spent.json(&user)).await.status, 201);
     let mut tested = BTreeSet::new();
+    let mut refusals = Vec::new();
     for operation in document.operations().filter(Operation::requires_admin_key) {
         let path = operation.path();
         let route = operation.route;
@@ -225,24 +228,31 @@ async fn every_documented_refusal_is_as_documented() {
             let status = operation.assert_documented(&answer);
             assert!(status >= 400, "{}: {answer:?}", operation.name());
             tested.insert((operation.name(), status));
+            refusals.push(Refusal::of(&operation, &answer));
         }
     }
     let addresses = document.operation("getAddresses");
     let unreadable = HeaderValue::from_bytes(b"text/html\xff").unwrap();
     let answer = admin.send(admin.request_at_root(Method::GET, "/").header(ACCEPT, unreadable)).await;
     tested.insert((addresses.name(), addresses.assert_documented(&answer)));
+    refusals.push(Refusal::of(&addresses, &answer));
     let readiness = document.operation("getReadiness");
     let answer = admin.get_at_root("/readyz?write=true&write=true").await;
     tested.insert((readiness.name(), readiness.assert_documented(&answer)));
+    refusals.push(Refusal::of(&readiness, &answer));
     let conflicts = not_found_and_conflicts(&server).await;
     let others = rate_limited_calls(&document).await.into_iter().chain(concurrent_calls(&document).await);
     for (id, answer) in others.chain(conflicts) {
         let operation = document.operation(&id);
         tested.insert((operation.name(), operation.assert_documented(&answer)));
+        refusals.push(Refusal::of(&operation, &answer));
     }
-    let of_control_plane = document.operations().filter(|operation| operation.endpoint().is_none());
-    let documented: BTreeSet<_> =
-        of_control_plane.flat_map(|operation| operation.documented_refusals().collect::<Vec<_>>()).collect();
+    refusals.extend(refusals::of_control_plane(&document).await);
+    let of_control_plane = || document.operations().filter(|operation| operation.endpoint().is_none());
+    examples::check_errors(of_control_plane(), &refusals, true);
+    let documented: BTreeSet<_> = of_control_plane()
+        .flat_map(|operation| operation.documented_refusals().collect::<Vec<_>>())
+        .collect();
     let missing: Vec<_> = documented.difference(&tested).collect();
     assert!(missing.is_empty(), "documented, but never returned: {missing:?}");
 }
@@ -334,6 +344,13 @@ async fn not_found_and_conflicts(server: &Server) -> Vec<(String, Answer)> {
             "updateConfiguration",
             409,
             if_match_any(&admin, "/config", json!({"plans": {"standard": null}})).await,
+        ),
+        (
+            "runBatch",
+            409,
+            admin
+                .post("/batch", json!({"operations": [{"method": "GET", "path": "/organizations/org_9"}]}))
+                .await,
         ),
         ("createScope", 409, admin.post("/scopes", json!({"scope": "workflows:read"})).await),
         ("deleteScope", 409, admin.delete("/scopes/admin:keys").await),

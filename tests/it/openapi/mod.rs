@@ -3,6 +3,9 @@
 mod answers;
 mod data_plane;
 mod document;
+mod examples;
+mod generators;
+mod refusals;
 mod requests;
 
 use std::collections::BTreeSet;
