@@ -9,7 +9,7 @@ use crate::support::guide::{self, Block};
 use crate::support::{Binary, free_address};
 
 /// Pages whose shell blocks are all run by tests of their own, and the file of those tests.
-const PAGES_WITH_TESTS: [(&str, &str); 18] = [
+const PAGES_WITH_TESTS: [(&str, &str); 19] = [
     ("README.md", "readme.rs"),
     ("docs/quickstart.md", "readme.rs"),
     ("docs/tour.md", "readme.rs"),
@@ -24,6 +24,7 @@ const PAGES_WITH_TESTS: [(&str, &str); 18] = [
     ("docs/guides/personal-data.md", "readme.rs"),
     ("docs/guides/verify-keys.md", "verify_guide.rs"),
     ("docs/guides/gateways.md", "gateways/mod.rs"),
+    ("docs/guides/generated-clients.md", "generated_clients.rs"),
     ("docs/guides/import-and-export.md", "moving_guide.rs"),
     ("docs/operate/backup.md", "moving_guide.rs"),
     ("docs/operate/upgrade.md", "operate_pages.rs"),

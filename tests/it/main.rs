@@ -13,6 +13,7 @@ mod documented_commands;
 mod durability;
 mod example_calls;
 mod gateways;
+mod generated_clients;
 mod invariants;
 mod language;
 mod layering;
