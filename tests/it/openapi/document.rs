@@ -251,6 +251,7 @@ const VERBS: &[&str] = &[
     "revoke",
     "rotate",
     "run",
+    "search",
     "update",
     "verify",
 ];
