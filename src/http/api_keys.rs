@@ -27,7 +27,7 @@ use crate::service::operation::Operation;
 )]
 pub(crate) async fn create(call: Call) -> Result<Operation> {
     call.reject_query()?;
-    api_keys::create(&call.app, &call.ctx, call.require_body()?).await
+    api_keys::create(&call.app, &call.ctx, call.require_body()?, None).await
 }
 
 /// List API keys

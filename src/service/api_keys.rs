@@ -40,16 +40,11 @@ pub struct ApiKeyWithSecret {
     pub key: String,
 }
 
-/// Prepares the creation of an API key.
+/// Prepares the creation of an API key, with this secret instead of a new one if it is given.
 ///
 /// # Errors
 /// `INVALID_REQUEST`, and `PLATFORM_KEY_REQUIRED` for fields that only platform keys may set.
-pub(crate) async fn create(app: &App, ctx: &Arc<RequestContext>, body: &Json) -> Result<Operation> {
-    create_with_secret(app, ctx, body, None).await
-}
-
-/// Like [`create`], with this secret instead of a new one if it is given.
-pub(super) async fn create_with_secret(
+pub(crate) async fn create(
     app: &App,
     ctx: &Arc<RequestContext>,
     body: &Json,

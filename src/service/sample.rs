@@ -118,7 +118,7 @@ impl Sample<'_> {
             Action::CreateApiKey => {
                 let is_shown = step.body.contains(&format!(r#""id": "{}""#, script::SHOWN_KEY));
                 let secret = is_shown.then(|| Secret::from_plain_text(script::SHOWN_SECRET.to_owned()));
-                api_keys::create_with_secret(app, ctx, &body, secret).await?
+                api_keys::create(app, ctx, &body, secret).await?
             }
             Action::UpdateApiKey => api_keys::update(app, ctx, id, &body).await?,
             Action::RevokeApiKey => api_keys::revoke(ctx, id, Some(&body))?,

@@ -40,10 +40,15 @@ export async function fill(page, values) {
   }
 }
 
+/** True for a request of Try it, false for those with which the browser loads the page's own files. */
+const isOfApi = (request) => request.resourceType() === 'fetch';
+
 /** Fills in the ETag of the resource. */
 export async function useCurrentEtag(page) {
   const etag = tryIt(page).locator('[name="header.If-Match"]');
+  const reading = page.waitForResponse((response) => isOfApi(response.request()));
   await tryIt(page).getByRole('button', { name: 'Use the current ETag' }).click();
+  await reading;
   await page.waitForFunction((input) => input.value.startsWith('"'), await etag.elementHandle());
 }
 
@@ -51,7 +56,7 @@ export async function useCurrentEtag(page) {
 export async function sendRequest(page) {
   const form = tryIt(page);
   // Not until it is finished: of a long response, the page reads only the first part.
-  const sending = page.waitForRequest(() => true);
+  const sending = page.waitForRequest(isOfApi);
   const button = form.getByRole('button', { name: 'Send request' });
   const isDangerous = await button.evaluate((element) => element.classList.contains('danger'));
   await button.click();
