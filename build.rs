@@ -30,6 +30,7 @@ const DOCS: Page = Page {
         "console/html.js",
         "console/icon.svg",
         "console/key-storage.js",
+        "console/route.js",
         "console/vendor/hooks.js",
         "console/vendor/htm.LICENSE.txt",
         "console/vendor/htm.js",

@@ -18,6 +18,7 @@ import { SignIn } from './pages/sign-in.js';
 import { Usage } from './pages/usage.js';
 import { User } from './pages/user.js';
 import { Users } from './pages/users.js';
+import { decodePart, useRoute } from './route.js';
 import { Session } from './session.js';
 import { Empty, Loading, Page } from './ui.js';
 
@@ -59,32 +60,11 @@ const PAGES = [
   },
 ];
 
-/** Decodes a part of the address. A malformed one is returned as it is. */
-function decodePart(part) {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return part;
-  }
-}
-
 function readRoute() {
   const { hash } = location;
   const [path, query] = hash.replace(/^#\/?/, '').split('?');
   const [page, id] = path.split('/').map(decodePart);
   return { page, id, query: Object.fromEntries(new URLSearchParams(query)), hash };
-}
-
-function useRoute() {
-  const [route, setRoute] = useState(readRoute);
-  useEffect(() => {
-    const update = () => setRoute(readRoute());
-    addEventListener('hashchange', update);
-    // Effects run after the first paint. The address may have changed in the meantime.
-    if (location.hash !== route.hash) update();
-    return () => removeEventListener('hashchange', update);
-  }, []);
-  return route;
 }
 
 async function loadPages(session) {
@@ -135,7 +115,7 @@ function Navigation({ pages, currentPage, element }) {
 }
 
 function Frame({ session, pages, onSignOut }) {
-  const route = useRoute();
+  const route = useRoute(readRoute);
   const main = useRef();
   const navigation = useRef();
   const shownHash = useRef(route.hash);

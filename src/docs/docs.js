@@ -3,6 +3,7 @@
 import { Problem } from '../console/forms.js';
 import { html, render, useEffect, useLayoutEffect, useRef, useState } from '../console/html.js';
 import { readKey, removeKey, storeKey } from '../console/key-storage.js';
+import { decodePart, useRoute } from '../console/route.js';
 import { FORMS } from './code.js';
 import { ApiDocument } from './document.js';
 import { KeyControl, KeyDialog } from './key.js';
@@ -14,33 +15,12 @@ const DOCUMENT_URL = new URL('../openapi.json', document.baseURI);
 
 const UNREACHABLE = 'The OpenAPI document can’t be loaded. Check that the server is running.';
 
-/** Decodes a part of the address. A malformed one is returned as it is. */
-function decodePart(part) {
-  try {
-    return decodeURIComponent(part);
-  } catch {
-    return part;
-  }
-}
-
 /** The address of a page: nothing, `#tag/NAME`, or `#` and the ID of an operation. */
 function readRoute() {
   const { hash } = location;
   const part = hash.slice(1);
   const isTag = part.startsWith('tag/');
   return { hash, isTag, name: decodePart(isTag ? part.slice(4) : part) };
-}
-
-function useRoute() {
-  const [route, setRoute] = useState(readRoute);
-  useEffect(() => {
-    const update = () => setRoute(readRoute());
-    addEventListener('hashchange', update);
-    // Effects run after the first paint. The address may have changed in the meantime.
-    if (location.hash !== route.hash) update();
-    return () => removeEventListener('hashchange', update);
-  }, []);
-  return route;
 }
 
 /** The key of this tab. `session` changes when a key is removed, and with it everything that was received. */
@@ -92,7 +72,7 @@ function pageOf(api, { hash, isTag, name }, properties) {
 }
 
 function Reference({ api }) {
-  const route = useRoute();
+  const route = useRoute(readRoute);
   const key = useKey();
   const [language, setLanguage] = useState(FORMS[0][0]);
   const [isAsking, setAsking] = useState(false);
