@@ -77,12 +77,9 @@ pub(crate) fn update(tx: &Tx<'_>, changed: &Membership) -> Result<()> {
 
 pub(crate) fn delete(tx: &Tx<'_>, organization_id: &str, user_id: &str) -> Result<()> {
     let sql = "DELETE FROM memberships WHERE organization_id = ?1 AND user_id = ?2 \
-               RETURNING (SELECT seq FROM organizations WHERE id = ?1), (SELECT seq FROM users WHERE id = ?2)";
-    let user = users::get(tx, user_id)?;
-    let deleted =
-        tx.query_first(sql, params![organization_id, user_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    let Some((user, (organization, seq))) = user.zip(deleted) else { return Ok(()) };
-    words::delete(tx, &[organization], seq, &words::of(&user))
+               RETURNING (SELECT seq FROM organizations WHERE id = ?1)";
+    let organization = tx.query_first(sql, params![organization_id, user_id], |row| row.get(0))?;
+    delete_words(tx, user_id, organization.as_slice())
 }
 
 /// Deletes all memberships of an organization.
@@ -93,10 +90,21 @@ pub(crate) fn delete_all_of_organization(tx: &Tx<'_>, organization_id: &str) -> 
 
 /// Deletes all memberships of a user.
 pub(crate) fn delete_all_of_user(tx: &Tx<'_>, user_id: &str) -> Result<()> {
-    for (organization_id, _) in organizations_and_roles_of_user(tx, user_id)? {
-        delete(tx, &organization_id, user_id)?;
+    let sql = "DELETE FROM memberships WHERE user_id = ?1 \
+               RETURNING (SELECT o.seq FROM organizations o WHERE o.id = organization_id)";
+    let organizations: Vec<i64> = tx.query_all(sql, params![user_id], |row| row.get(0))?;
+    delete_words(tx, user_id, &organizations)
+}
+
+/// Deletes the words of a user under the organizations, by `seq`, of which the user is no longer a member.
+fn delete_words(tx: &Tx<'_>, user_id: &str, organizations: &[i64]) -> Result<()> {
+    if organizations.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let sql = "SELECT seq FROM users WHERE id = ?1";
+    let seq = tx.query_first(sql, params![user_id], |row| row.get(0))?;
+    let Some((user, seq)) = users::get(tx, user_id)?.zip(seq) else { return Ok(()) };
+    words::delete(tx, organizations, seq, &words::of(&user))
 }
 
 /// True if the organization has an owner other than this user.
