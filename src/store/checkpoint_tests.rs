@@ -1,35 +1,21 @@
 use std::fs;
-use std::path::Path;
 
 use tempfile::TempDir;
 
 use super::*;
 use crate::store::db::{Db, Options};
 use crate::store::engine::{self, OpenMode, params};
+use crate::store::test_database::test_options;
 use crate::store::{paths, schema};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// More bytes than the WAL has before it is checkpointed.
 const LONG_WAL_BYTES: usize = 20 << 20;
 
-fn options(dir: &Path) -> Options {
-    Options {
-        file: dir.join("tollhouse.db"),
-        must_exist: false,
-        readers: 1,
-        read_timeout: 10 * SECOND,
-        writer_queue: 100,
-        group_limit: 100,
-        max_bytes: 0,
-        external_checkpoints: false,
-        allow_read_only: false,
-    }
-}
-
 /// A database with a connection like the writer's. Syncs are off, for a fast test.
 fn open_database() -> (TempDir, Options, Connection, Checkpoints) {
     let dir = TempDir::new().unwrap();
-    let options = options(dir.path());
+    let options = test_options(dir.path());
     schema::create_or_upgrade(&options.file, false).unwrap();
     let conn = engine::open_writer(&options.file, false).unwrap();
     conn.execute_batch("PRAGMA synchronous = OFF; CREATE TABLE t (value BLOB) STRICT").unwrap();
@@ -159,7 +145,7 @@ fn external_checkpoints_are_awaited_and_never_run() {
 #[tokio::test]
 async fn i1_with_external_checkpoints_the_wal_outlives_the_last_connection() {
     let dir = TempDir::new().unwrap();
-    let options = Options { external_checkpoints: true, ..options(dir.path()) };
+    let options = Options { external_checkpoints: true, ..test_options(dir.path()) };
     let insert = "INSERT INTO meta (name, value) VALUES ('test', 'stored')";
     let database_bytes = |options: &Options| fs::read(&options.file).unwrap();
     let db = Db::open(&options, |_| ()).unwrap();

@@ -14,6 +14,7 @@ use super::*;
 use crate::domain::time::Timestamp;
 use crate::error::Code;
 use crate::store::engine::{BUSY_TIMEOUT, POLL_INTERVAL, params};
+use crate::store::test_database::test_options;
 
 #[path = "lock_tests.rs"]
 mod locks;
@@ -25,20 +26,6 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(20);
 // Changes of another process have to be detected within a second. Asserted on the constant, because measured
 // times would depend on the machine that runs the tests.
 const _: () = assert!(POLL_INTERVAL.as_millis() <= 500);
-
-fn test_options(dir: &Path) -> Options {
-    Options {
-        file: dir.join("tollhouse.db"),
-        must_exist: false,
-        readers: 1,
-        read_timeout: Duration::from_secs(10),
-        writer_queue: 100,
-        group_limit: 100,
-        max_bytes: 0,
-        external_checkpoints: false,
-        allow_read_only: false,
-    }
-}
 
 /// A database with a table `t`, and a receiver of the invalidations passed to its `on_commit`.
 async fn open_with_table(options: &Options) -> (Db, Receiver<Vec<Invalidation>>) {

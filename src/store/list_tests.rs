@@ -7,26 +7,9 @@ use crate::domain::audit;
 use crate::domain::id::Kind;
 use crate::domain::search::SearchQuery;
 use crate::domain::time::Timestamp;
-use crate::store::db::{Db, Options};
 use crate::store::search::Lookup;
+use crate::store::test_database::open_new_database;
 use crate::store::{api_keys, audit as audit_store};
-
-async fn open_new_database() -> (tempfile::TempDir, Db) {
-    let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        file: dir.path().join("tollhouse.db"),
-        must_exist: false,
-        readers: 1,
-        read_timeout: std::time::Duration::from_secs(10),
-        writer_queue: 1,
-        group_limit: 1,
-        max_bytes: 0,
-        external_checkpoints: false,
-        allow_read_only: false,
-    };
-    let db = Db::open(&options, |_| ()).unwrap();
-    (dir, db)
-}
 
 /// SQLite's query plan for a page other than the first: the step that reads the first table, and the steps
 /// that sort.
@@ -40,7 +23,7 @@ fn query_plan(tx: &Tx<'_>, list: ListQuery, seq: &str, order: Order) -> Result<S
 
 #[tokio::test]
 async fn every_page_of_events_is_read_through_an_index_in_its_order() {
-    let (_dir, db) = open_new_database().await;
+    let (_dir, db) = open_new_database();
     let checked = db.read(|tx| {
         let all = audit::AuditFilter::default();
         let some = || Some("x".to_owned());
@@ -89,7 +72,7 @@ async fn every_page_of_events_is_read_through_an_index_in_its_order() {
 
 #[tokio::test]
 async fn every_page_of_keys_is_read_through_an_index_in_its_order() {
-    let (_dir, db) = open_new_database().await;
+    let (_dir, db) = open_new_database();
     let checked = db.read(|tx| {
         let all = ApiKeyFilter::default();
         let some = || Some("x".to_owned());
@@ -122,7 +105,7 @@ async fn every_page_of_keys_is_read_through_an_index_in_its_order() {
 /// Rows that were found by words are looked up one by one, whatever other indexes the conditions fit.
 #[tokio::test]
 async fn rows_of_a_search_are_looked_up_by_seq() {
-    let (_dir, db) = open_new_database().await;
+    let (_dir, db) = open_new_database();
     let checked = db.read(|tx| {
         let some = || Some("x".to_owned());
         let query = SearchQuery::parse("word", Kind::ApiKey).ok();

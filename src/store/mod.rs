@@ -51,6 +51,8 @@ mod search;
 mod seq_index;
 pub(crate) mod settings;
 pub(crate) mod space;
+#[cfg(test)]
+mod test_database;
 pub(crate) mod tx;
 mod tx_state;
 pub(crate) mod unfinished;

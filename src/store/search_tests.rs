@@ -7,6 +7,7 @@ use crate::domain::time::Timestamp;
 use crate::domain::user::{self, User, UserFilter};
 use crate::domain::{id::Kind, patch::Metadata};
 use crate::store::db::{Db, Options};
+use crate::store::test_database::test_options;
 use crate::store::{check_words, memberships, organizations, users};
 
 const USERS: usize = 4000;
@@ -15,18 +16,9 @@ const SEPARATORS: [&str; 6] = [" ", "-", ".", "'", "_", " & "];
 
 fn open_new_database() -> (tempfile::TempDir, Db) {
     let dir = tempfile::tempdir().unwrap();
-    let options = Options {
-        file: dir.path().join("tollhouse.db"),
-        must_exist: false,
-        readers: 1,
-        read_timeout: std::time::Duration::from_secs(60),
-        writer_queue: 1,
-        group_limit: 1,
-        max_bytes: 0,
-        external_checkpoints: false,
-        allow_read_only: false,
-    };
-    let db = Db::open(&options, |_| ()).unwrap();
+    // One read compares many searches with all rows.
+    let read_timeout = std::time::Duration::from_secs(60);
+    let db = Db::open(&Options { read_timeout, ..test_options(dir.path()) }, |_| ()).unwrap();
     (dir, db)
 }
 

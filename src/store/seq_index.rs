@@ -78,7 +78,7 @@ impl SeqIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::db::{Db, Options};
+    use crate::store::test_database::open_new_database;
 
     const SEQ_INDEX: SeqIndex = SeqIndex { table: "t", column: "at" };
     const MINUTE: i64 = 60_000;
@@ -102,19 +102,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_range_is_tight_and_contains_all_rows_even_after_the_clock_was_set_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let options = Options {
-            file: dir.path().join("tollhouse.db"),
-            must_exist: false,
-            readers: 1,
-            read_timeout: std::time::Duration::from_secs(10),
-            writer_queue: 1,
-            group_limit: 1,
-            max_bytes: 0,
-            external_checkpoints: false,
-            allow_read_only: false,
-        };
-        let db = Db::open(&options, |_| ()).unwrap();
+        let (_dir, db) = open_new_database();
         let written = db.write(|tx| {
             tx.execute("CREATE TABLE t (seq INTEGER PRIMARY KEY, at INTEGER NOT NULL) STRICT", &[])?;
             tx.execute("CREATE INDEX t_at ON t (at)", &[])?;

@@ -2,10 +2,10 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::*;
-use crate::domain::api_key::{ApiKey, Status, Tenant};
-use crate::domain::organization;
+use crate::domain::api_key::{ApiKey, Tenant};
 use crate::domain::sha256::sha256;
 use crate::domain::time::Timestamp;
+use crate::verify::test_credential::test_credential;
 
 /// A kind of keys, and the size of the cache that is filled with them.
 const CASES: [(&str, u64, u64); 4] = [
@@ -31,6 +31,7 @@ fn credential(kind: &str, number: u64) -> Credential {
     let metadata = serde_json::to_string(&metadata.collect::<std::collections::BTreeMap<_, _>>()).unwrap();
     let is_owned = kind != "small";
     let at = Timestamp::from_millis(1_795_530_177_404);
+    let base = test_credential(1, i64::try_from(number).unwrap());
     let key = ApiKey {
         id: id("key"),
         organization_id: is_owned.then(|| id("org")),
@@ -38,39 +39,15 @@ fn credential(kind: &str, number: u64) -> Credential {
         name: format!("Production key {number}"),
         start: "toll_a1B2".to_owned(),
         scopes: serde_json::from_str(&scopes).unwrap(),
-        status: Status::Active,
         expires_at: Some(at),
         allowed_ips: is_owned.then(|| vec!["192.0.2.0/24".parse().unwrap()]),
-        limits: None,
-        self_rotation: false,
         metadata: serde_json::from_str(&metadata).unwrap(),
         created_by: is_owned.then(|| id("key")),
-        created_at: at,
-        updated_at: at,
-        last_used_at: None,
-        rotated_at: None,
-        previous_secret_expires_at: None,
-        revoked_at: None,
-        revoked_reason: None,
-        revision: 1,
+        ..base.key
     };
-    let organization = is_owned.then(|| Tenant {
-        seq: 1,
-        name: "A customer".to_owned(),
-        plan: "standard".to_owned(),
-        status: organization::Status::Active,
-        limits: None,
-    });
-    let seq = i64::try_from(number).unwrap();
-    Credential {
-        seq,
-        key,
-        secret_ends_at: None,
-        organization,
-        owner: None,
-        owner_external_id: None,
-        memo: Default::default(),
-    }
+    let organization = base.organization.filter(|_| is_owned);
+    let organization = organization.map(|tenant| Tenant { name: "A customer".to_owned(), ..tenant });
+    Credential { key, organization, ..base }
 }
 
 /// A thread that remembers records keeps them in memory after the shared cache has evicted them.
