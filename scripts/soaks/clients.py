@@ -248,7 +248,10 @@ def serve_echo(listener, directory):
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         file = os.open(directory / f"echo-{number}", os.O_CREAT | os.O_RDWR, 0o600)
         for position in itertools.count():
-            message = connection.recv(1)
+            try:
+                message = connection.recv(1)
+            except ConnectionResetError:  # the client was ended
+                message = b""
             if not message:
                 os._exit(0)
             if message == b"s":
