@@ -249,8 +249,9 @@ pub(crate) struct CacheConfig {
 }
 
 impl CacheConfig {
-    /// The size of the cache if neither the configuration nor a memory limit of the process determines it.
-    const DEFAULT_MAX_BYTES: u64 = 256 << 20;
+    /// The size of the cache if neither the configuration nor a memory limit of the process determines it. It holds more
+    /// than 100,000 keys.
+    const DEFAULT_MAX_BYTES: u64 = 320 << 20;
 
     /// The memory limit for cached API keys, in bytes: the configured limit, or else a quarter of the memory
     /// limit of the process.

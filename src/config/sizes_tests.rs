@@ -9,7 +9,7 @@ fn a_cache_without_a_size_follows_the_memory_limit() {
     let bytes = |file: &str, limit| load_with_file(file).unwrap().cache.effective_max_bytes(limit);
     assert_eq!(bytes("", Some(512 << 20)), 128 << 20);
     assert_eq!(bytes("", Some(1 << 20)), 1 << 20);
-    assert_eq!(bytes("", None), 256 << 20);
+    assert_eq!(bytes("", None), 320 << 20);
     let configured = "[cache]\nmax_bytes = 2_000_000";
     assert_eq!((bytes(configured, Some(1 << 30)), bytes(configured, None)), (2_000_000, 2_000_000));
 }
