@@ -1,6 +1,9 @@
-//! Embeds the files of `src/console` and `src/docs` into the program, compressed at build time. A page is
-//! served under its name. The files it loads are served below a version, a hash of all files of the page, so that
-//! they can be cached indefinitely.
+//! Embeds the files of `src/console` and `src/docs` and the documentation into the program, compressed at build time. A
+//! page is served under its name. The files it loads are served below a version, a hash of all these files, so that they
+//! can be cached indefinitely.
+
+#[path = "build/mod.rs"]
+mod documentation;
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -12,13 +15,15 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use documentation::{Documentation, Target};
+
 /// Paths and contents.
 type Files = Vec<(String, Vec<u8>)>;
 
 /// The console consists of the files of its directory, which are served under their paths in it.
 const CONSOLE: Page = Page { name: "console", root: "src/console", parts: &[""] };
 
-/// The API reference uses files of the console. Its files are served under their paths in `src`, so that an import
+/// The API reference and the documentation use files of the console. Their files are served under their paths in `src`, so that an import
 /// names the same file in the browser as in the source tree.
 const DOCS: Page = Page {
     name: "docs",
@@ -50,6 +55,10 @@ struct Page {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    for path in ["build", "docs", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"] {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    let documentation = Documentation::read(Path::new("."))?;
     let mut table = "/// The files of all pages.\npub static FILES: &[File] = &[\n".to_owned();
     for Page { name, root, parts } in [CONSOLE, DOCS] {
         let mut files = Files::new();
@@ -58,31 +67,67 @@ fn main() -> Result<(), Box<dyn Error>> {
             println!("cargo::rerun-if-changed={}", path.display());
             read(Path::new(root), &path, &mut files)?;
         }
+        if name == DOCS.name {
+            files.push((
+                "search-index.json".to_owned(),
+                documentation.search_index(Target::Server)?.into_bytes(),
+            ));
+        }
         files.sort();
         let version = hash(&files);
-        for (path, mut bytes) in files {
-            let is_page = path.ends_with("index.html");
-            if is_page {
-                bytes = String::from_utf8(bytes)?.replace("{version}", &version).into_bytes();
+        for (path, bytes) in files {
+            let file = if path.ends_with("index.html") {
+                let page = String::from_utf8(bytes)?.replace("{version}", &version);
+                Embedded { path: format!("/{name}/"), bytes: page.into_bytes(), is_page: true }
+            } else {
+                Embedded { path: format!("/{name}/{version}/{path}"), bytes, is_page: false }
+            };
+            file.add_to(&mut table, &out)?;
+        }
+        if name == DOCS.name {
+            for page in documentation.pages(Target::Server, &version) {
+                if page.path.is_empty() {
+                    fs::write(out.join("docs-not-found.html"), page.html)?;
+                    continue;
+                }
+                let path = format!("/{name}/{}", page.path);
+                Embedded { path, bytes: page.html.into_bytes(), is_page: true }.add_to(&mut table, &out)?;
             }
-            let tag = hash(&bytes);
-            let gzip = out.join(format!("{name}-{}.gz", path.replace('/', "-")));
-            let mut encoder = GzEncoder::new(fs::File::create(&gzip)?, Compression::best());
-            encoder.write_all(&bytes)?;
-            encoder.finish()?;
-            let path = if is_page { format!("/{name}/") } else { format!("/{name}/{version}/{path}") };
-            let kind = content_type(&path, is_page)?;
-            let length = bytes.len();
-            writeln!(
-                table,
-                "    File {{ path: {path:?}, kind: {kind:?}, tag: {tag:?}, is_page: {is_page}, length: {length}, \
-                 gzip: include_bytes!({gzip:?}) }},"
-            )?;
         }
     }
     table.push_str("];\n");
+    table.push_str(
+        "const NOT_FOUND_PAGE: &str = include_str!(concat!(env!(\"OUT_DIR\"), \"/docs-not-found.html\"));\n",
+    );
     fs::write(out.join("pages.rs"), table)?;
     Ok(())
+}
+
+/// A file with its URL path.
+struct Embedded {
+    path: String,
+    bytes: Vec<u8>,
+    is_page: bool,
+}
+
+impl Embedded {
+    /// Compresses the file, and adds it to the source of the table.
+    fn add_to(&self, table: &mut String, out: &Path) -> Result<(), Box<dyn Error>> {
+        let Self { path, bytes, is_page } = self;
+        let tag = hash(bytes);
+        let gzip = out.join(format!("{}.gz", path[1..].replace('/', "-")));
+        let mut encoder = GzEncoder::new(fs::File::create(&gzip)?, Compression::best());
+        encoder.write_all(bytes)?;
+        encoder.finish()?;
+        let kind = content_type(path, *is_page)?;
+        let length = bytes.len();
+        writeln!(
+            table,
+            "    File {{ path: {path:?}, kind: {kind:?}, tag: {tag:?}, is_page: {is_page}, length: {length}, gzip: \
+             include_bytes!({gzip:?}) }},"
+        )?;
+        Ok(())
+    }
 }
 
 /// Adds a file, or all files below a directory, with their paths relative to `root`.
@@ -110,6 +155,7 @@ fn content_type(path: &str, is_page: bool) -> Result<&'static str, String> {
         Some("js") => Ok("text/javascript; charset=utf-8"),
         Some("css") => Ok("text/css; charset=utf-8"),
         Some("svg") => Ok("image/svg+xml"),
+        Some("json") => Ok("application/json"),
         Some("txt") => Ok("text/plain; charset=utf-8"),
         _ => Err(format!("{path}: no content type is known for this file extension")),
     }

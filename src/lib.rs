@@ -21,7 +21,8 @@
 //! it. So a batch, and a `POST` with an `Idempotency-Key`, can apply it in a transaction of their own.
 //!
 //! The pages `/console/` and `/docs/` are in `src/console` and `src/docs` and are served by `http::pages`.
-//! They use the public API.
+//! They use the public API. The documentation in `docs/` becomes pages below `/docs/` when the program is built, by
+//! `build.rs`.
 //!
 //! A verification takes a shorter path. It reads the database only for a key that isn't in memory:
 //!

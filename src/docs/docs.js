@@ -10,6 +10,7 @@ import { KeyControl, KeyDialog } from './key.js';
 import { Navigation } from './navigation.js';
 import { Operation } from './operation.js';
 import { NotFound, Overview, TagPage } from './overview.js';
+import { createSearch } from './search.js';
 
 const DOCUMENT_URL = new URL('../openapi.json', document.baseURI);
 
@@ -47,11 +48,18 @@ function useKey() {
   return { hasKey, session, set, remove };
 }
 
+const openSearch = createSearch({
+  index: new URL('../search-index.json', import.meta.url),
+  root: new URL('.', document.baseURI),
+});
+
 function Header({ keyControl }) {
   return html`
     <header class="top">
       <a class="brand" href="#"><span class="mark" aria-hidden="true"></span>Tollhouse API</a>
+      <button type="button" class="small search-button" onClick=${openSearch}>Search</button>
       <nav class="top-links" aria-label="Tollhouse">
+        <a href="home">Documentation</a>
         <a href="../console/">Console</a>
         <a href="../openapi.json">openapi.json</a>
       </nav>

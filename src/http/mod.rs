@@ -3,7 +3,7 @@
 //! `conn` serves connections, `routes` is the table of all routes, `dispatch` passes each request to the part of the
 //! server that handles its route, and `pipeline` runs the checks before a handler. `call` is a handler's input and
 //! `reply` its output; each resource has a file of handlers. `data_plane` is the shorter path to `verify`, `introspect`
-//! and `forward_auth`. `pages` serves the files of the console and the API reference, which are not part of the API.
+//! and `forward_auth`. `pages` serves the files of the console, the API reference and the documentation, which are not part of the API.
 
 pub(crate) mod address;
 mod analytics;
@@ -13,6 +13,7 @@ mod auth;
 mod batch;
 mod call;
 pub mod conn;
+mod content_negotiation;
 mod costs;
 mod data_plane;
 mod data_plane_request;

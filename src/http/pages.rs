@@ -1,5 +1,6 @@
 //! `/console/` and `/docs/`: pages embedded in the binary. They are public, because they contain no
-//! data; they load what they show through the API, with the key that the user enters.
+//! data; they load what they show through the API, with the key that the user enters. The pages of the documentation
+//! are below `/docs/`, such as `/docs/quickstart`.
 
 use std::collections::HashMap;
 use std::io::Read as _;
@@ -9,19 +10,20 @@ use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::StatusCode;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, HeaderMap,
-    HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION, REFERRER_POLICY, VARY,
+    ACCEPT, ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG,
+    HeaderMap, HeaderName, HeaderValue, IF_NONE_MATCH, LOCATION, REFERRER_POLICY, VARY,
 };
 use warp::reply::Response as WarpResponse;
 
 use super::call;
 use super::conn::request_head::RequestHead;
+use super::content_negotiation::{accepts_gzip, prefers_html};
 use super::reply;
 use super::request_id::{add_request_id, received_or_new_request_id};
 use crate::app::App;
 use crate::error::{Code, Error, Result};
 
-/// An embedded file of the console or the API reference. `build.rs` generates the list of these files.
+/// An embedded file of the console, the API reference or the documentation. `build.rs` generates the list of these files.
 pub struct File {
     /// The URL path of this file.
     pub path: &'static str,
@@ -52,6 +54,12 @@ const POLICY: HeaderValue = HeaderValue::from_static(
 /// Where browsers look for an icon if a response, such as JSON, names none.
 pub(super) const FAVICON_PATH: &str = "/favicon.ico";
 
+/// Where the pages of the documentation are.
+const DOCUMENTATION: &str = "/docs/";
+
+/// The most directories of a path for which the page that says "not found" is made: its links have `../` for each.
+const MAX_DIRECTORIES: usize = 8;
+
 const CACHE_IMMUTABLE: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 const CACHE_REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
@@ -73,10 +81,11 @@ pub(crate) fn answer(app: &App, head: &RequestHead) -> WarpResponse {
             file.answer(path, &head.headers).unwrap_or_else(|error| reply::write_error(&error, now, &id))
         }
         None if !path[1..].contains('/') => redirect_to_directory(path),
-        None => {
+        None if is_page_with_slash(path) => redirect_to_page(path),
+        None => not_found_page(path, &head.headers).unwrap_or_else(|| {
             let message = "This file doesn't exist, or not anymore; reload the page.";
             reply::write_error(&Error::new(Code::NotFound, message), now, &id)
-        }
+        }),
     };
     add_request_id(&mut response, &id);
     response
@@ -87,12 +96,47 @@ pub(super) fn icon() -> Option<&'static File> {
     FILES.iter().find(|file| file.path.starts_with("/docs/") && file.path.ends_with("/icon.svg"))
 }
 
+/// True for `/docs/quickstart/`, which is the page `/docs/quickstart`.
+fn is_page_with_slash(path: &str) -> bool {
+    let page = path.strip_suffix('/').filter(|path| !path.ends_with('/'));
+    page.and_then(|path| FILES_BY_PATH.get(path)).is_some_and(|file| file.is_page)
+}
+
+/// Redirects `/docs/quickstart/` to `/docs/quickstart`.
+fn redirect_to_page(path: &str) -> WarpResponse {
+    let name = path.rsplit('/').nth(1).unwrap_or_default();
+    redirect(&format!("../{name}"))
+}
+
+/// For browsers, the page that says that the documentation has no such page, with links to the others.
+fn not_found_page(path: &str, request_headers: &HeaderMap) -> Option<WarpResponse> {
+    let directories = path.strip_prefix(DOCUMENTATION)?.matches('/').count();
+    let accept = call::readable_header_lines(request_headers, &ACCEPT).ok()?;
+    if directories > MAX_DIRECTORIES || !prefers_html(&accept) {
+        return None;
+    }
+    let root = if directories == 0 { "./".to_owned() } else { "../".repeat(directories) };
+    let mut response = reply::response_from_bytes(NOT_FOUND_PAGE.replace("{root}", &root).into());
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    let headers = response.headers_mut();
+    headers.extend(COMMON_HEADERS);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
+    headers.insert(CONTENT_SECURITY_POLICY, POLICY);
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(VARY, HeaderValue::from_static("accept"));
+    Some(response)
+}
+
 /// Redirects `/console` to `/console/`, because pages reference their files relative to their directory.
 fn redirect_to_directory(path: &str) -> WarpResponse {
+    redirect(&format!("{}/", &path[1..]))
+}
+
+/// The location is relative, so that the redirect also works behind a proxy that adds a path prefix.
+fn redirect(location: &str) -> WarpResponse {
     let mut response = reply::empty_response();
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    // The location is relative, so that the redirect also works behind a proxy that adds a path prefix.
-    if let Ok(location) = HeaderValue::from_str(&format!("{}/", &path[1..])) {
+    if let Ok(location) = HeaderValue::from_str(location) {
         response.headers_mut().insert(LOCATION, location);
     }
     response
@@ -155,20 +199,4 @@ pub(super) fn negotiate(
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     Ok(response)
-}
-
-/// True if `Accept-Encoding` lists gzip with a quality above 0, or covers gzip by `*` (RFC 9110 §12.5.3).
-fn accepts_gzip(accept_encoding: &[&str]) -> bool {
-    let mut accepts_any = false;
-    for coding in accept_encoding.iter().flat_map(|line| line.split(',')) {
-        let (name, parameter) = coding.split_once(';').unwrap_or((coding, ""));
-        let quality = parameter.trim().strip_prefix("q=").map_or(Ok(1.0), str::parse::<f32>);
-        let is_accepted = quality.is_ok_and(|quality| quality > 0.0);
-        match name.trim() {
-            name if name.eq_ignore_ascii_case("gzip") => return is_accepted,
-            "*" => accepts_any = is_accepted,
-            _ => {}
-        }
-    }
-    accepts_any
 }

@@ -85,7 +85,7 @@ fn sources(extensions: &[&str]) -> Vec<Source> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut files: Vec<PathBuf> =
         ["build.rs", "schema.sql", "config.toml"].map(|name| root.join(name)).into();
-    files.extend(["src", "tests", "scripts"].iter().flat_map(|name| files_below(&root.join(name))));
+    files.extend(["build", "src", "tests", "scripts"].iter().flat_map(|name| files_below(&root.join(name))));
     let extension = |path: &Path| path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_owned();
     files.retain(|path| extensions.contains(&extension(path).as_str()));
     let source = |path: &PathBuf| Source {

@@ -51,7 +51,7 @@ fn steps(file: &str) -> Vec<(String, String)> {
         match (language.as_str(), name.as_str()) {
             ("sh", "") => steps.push((code, String::new())),
             ("sh", SAMPLE) if file == README => {}
-            ("mermaid" | "http", "") => {}
+            ("http", "") => {}
             // Compared with each other by `documentation`.
             ("toml", "plans.toml") | ("sh", "environment") => {}
             ("json", "") => {

@@ -6,6 +6,7 @@ import { done, test } from './testing.mjs';
 /** The links of the page, and their targets. */
 const LINKS = [
   ['Console', 'console/'],
+  ['Documentation', 'docs/home'],
   ['API reference', 'docs/'],
   ['OpenAPI document', 'openapi.json'],
   ['Health', 'healthz'],

@@ -71,6 +71,10 @@ for (const viewport of SIZES) {
     await page.getByRole('heading', { name: 'API key created' }).waitFor();
     await takeScreenshot('secret');
 
+    for (const path of ['home', 'quickstart', 'concepts/verification']) {
+      await page.goto(`${URL}/docs/${path}`);
+      await takeScreenshot(`documentation-${path.split('/').at(-1)}`);
+    }
     for (const address of ['', 'verifyKey', 'createApiKey']) {
       await openReference(page, address);
       await takeScreenshot(`reference-${address || 'start'}`);

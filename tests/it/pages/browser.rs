@@ -4,12 +4,12 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::dev;
+use super::{dev, guide};
 use crate::invariants::wrong_clock::move_stored_time;
 use crate::support::{ADMIN_KEY, Binary};
 
 /// The scripts, and the modules that they import.
-const FILES: [(&str, &str); 15] = [
+const FILES: [(&str, &str); 16] = [
     ("accessibility.mjs", include_str!("../../node/accessibility.mjs")),
     ("analytics.mjs", include_str!("../../node/analytics.mjs")),
     ("axe.mjs", include_str!("../../node/axe.mjs")),
@@ -17,6 +17,7 @@ const FILES: [(&str, &str); 15] = [
     ("code_forms.mjs", include_str!("../../node/code_forms.mjs")),
     ("console.mjs", include_str!("../../node/console.mjs")),
     ("forms.mjs", include_str!("../../node/forms.mjs")),
+    ("guide.mjs", include_str!("../../node/guide.mjs")),
     ("notices.mjs", include_str!("../../node/notices.mjs")),
     ("pages.mjs", include_str!("../../node/pages.mjs")),
     ("reference.mjs", include_str!("../../node/reference.mjs")),
@@ -67,6 +68,14 @@ fn usage_and_the_audit_log_are_shown_in_chromium() {
 #[test]
 fn everyone_can_use_the_console_in_chromium() {
     run(&[("accessibility.mjs", 5)], &dev::serve().url);
+}
+
+#[test]
+fn the_documentation_works_in_chromium() {
+    let place = tempfile::tempdir().unwrap();
+    let site = place.path().join("site");
+    guide::write_site(&site);
+    run_with(&[("guide.mjs", 9)], &dev::serve().url, &[("TOLLHOUSE_SITE", site.to_str().unwrap())]);
 }
 
 /// The stored time is twelve years behind, so the server finds a clock that jumped.

@@ -1,7 +1,8 @@
-//! The console and the reference: how they are served, `serve --dev`, and both in a browser.
+//! The console, the reference and the documentation: how they are served, `serve --dev`, and both in a browser.
 
 pub(crate) mod browser;
 pub(crate) mod dev;
+mod guide;
 mod root;
 
 use std::collections::BTreeSet;
@@ -15,6 +16,12 @@ use tollhouse::http::pages::FILES;
 use crate::support::{Answer, Client, Server};
 
 const PAGES: [&str; 2] = ["/console/", "/docs/"];
+
+/// True for the files that a page loads, whose paths have a version, a number of 16 digits.
+fn has_version(path: &str) -> bool {
+    let version = path.split('/').nth(2).unwrap_or_default();
+    version.len() == 16 && version.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
 
 async fn get(
     client: &Client,
@@ -75,8 +82,8 @@ async fn pages_are_revalidated_and_their_files_are_immutable() {
     let client = server.anonymous();
     for file in FILES {
         let (answer, _) = get(&client, file.path, &[]).await;
-        let is_page = PAGES.contains(&file.path);
-        let expected = if is_page { "no-cache" } else { "public, max-age=31536000, immutable" };
+        let expected =
+            if has_version(file.path) { "public, max-age=31536000, immutable" } else { "no-cache" };
         assert_eq!(answer.header("cache-control"), Some(expected), "{}", file.path);
     }
     for page in PAGES {
@@ -129,13 +136,18 @@ async fn pages_are_locked_down() {
     }
 }
 
-/// A first visit to the reference loads all of its files, except licenses, and the OpenAPI document.
+/// A first visit to the reference loads its scripts, styles and icon, and the OpenAPI document. The search index is loaded
+/// by the first search, and so are the pages of the documentation and their pictures when they are visited.
 #[tokio::test]
 async fn a_first_visit_to_the_reference_transfers_less_than_200_kb() {
     let server = Server::start().await;
     let (document, bytes) = get(&server.anonymous(), "/openapi.json", &[(ACCEPT_ENCODING, "gzip")]).await;
     assert_eq!(document.header("content-encoding"), Some("gzip"));
-    let is_loaded = |path: &str| path.starts_with("/docs/") && !path.ends_with(".txt");
+    let is_loaded = |path: &str| {
+        path == "/docs/"
+            || path.starts_with("/docs/")
+                && [".js", ".css", "/icon.svg"].iter().any(|ending| path.ends_with(ending))
+    };
     let files: usize = FILES.iter().filter(|file| is_loaded(file.path)).map(|file| file.gzip.len()).sum();
     assert!(files + bytes.len() < 200_000, "{files} + {}", bytes.len());
 }

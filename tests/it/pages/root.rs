@@ -53,8 +53,8 @@ async fn browsers_get_a_page_with_links_that_lead_there() {
     for (name, address) in addresses.data().as_object().unwrap() {
         assert!(links.contains(&address.as_str().unwrap()), "{name} is not linked");
     }
-    // The icon, beside the addresses.
-    assert_eq!(links.len(), 6, "{links:?}");
+    // The icon and the documentation, beside the addresses.
+    assert_eq!(links.len(), 7, "{links:?}");
 }
 
 #[tokio::test]
