@@ -105,8 +105,8 @@ export function focusFirstInvalid(form) {
 /**
  * A dialog with a form. `onSubmit` gets the form's data; if it throws, the dialog shows the error above its
  * buttons, and the focus goes to the first field at fault. After a conflict, `reload` gets the latest
- * version: fields follow it, except those that were edited. The `fields` show messages about themselves. One
- * Escape does not close a dialog that `isProtected`.
+ * version: fields follow it, except those that were edited. The `fields` show messages about themselves. A
+ * dialog that `isProtected` is only closed by its button.
  */
 export function Dialog({
   title,
@@ -132,11 +132,14 @@ export function Dialog({
     const opener = document.activeElement;
     element.showModal();
     // A browser closes a dialog at the second Escape, whatever the page does at the first.
-    element.addEventListener('close', onClose);
+    const onNativeClose = isProtected ? () => element.showModal() : onClose;
+    element.addEventListener('close', onNativeClose);
     return () => {
-      element.removeEventListener('close', onClose);
+      element.removeEventListener('close', onNativeClose);
       element.close();
-      opener?.focus();
+      // The opener may be gone: a dialog that was open before, or a page that was left.
+      const focusTarget = opener?.isConnected ? opener : document.querySelector('h1');
+      focusTarget?.focus();
     };
   }, []);
   useLayoutEffect(() => {
@@ -164,6 +167,7 @@ export function Dialog({
   const onCancel = isProtected ? (event) => event.preventDefault() : onClose;
   const submitClass = isDangerous ? 'danger' : 'primary';
   // A button that is disabled loses the focus, which an error leaves where it is.
+  const closeButton = html`<button type="button" onClick=${onClose}>${closeLabel}</button>`;
   const submitButton = html`<button class=${submitClass} aria-disabled=${isBusy}>${submitLabel}</button>`;
   return html`
     <dialog ref=${dialog} aria-labelledby=${titleId} onCancel=${onCancel}>
@@ -178,7 +182,7 @@ export function Dialog({
           />
           ${isReloaded && html`<p class="note" role="status">${RELOADED_MESSAGE}</p>`}
           <div class="dialog-buttons">
-            <button type="button" onClick=${onClose}>${closeLabel}</button>
+            ${!isProtected && closeButton}
             ${onSubmit && submitButton}
           </div>
         </footer>
@@ -201,16 +205,4 @@ export function CopyButton({ text }) {
   };
   const label = isCopied ? 'Copied' : 'Copy';
   return html`<button type="button" onClick=${copy} aria-live="polite">${label}</button>`;
-}
-
-/** Shows the secret of a new or rotated key, which can't be shown again. */
-export function SecretDialog({ title, apiKey, onClose }) {
-  return html`
-    <${Dialog} title=${title} onClose=${onClose} isProtected>
-      <p>
-        Copy the secret of <strong>${apiKey.name}</strong> now and store it safely. It is shown only once:
-        Tollhouse keeps a hash of it, not the secret.
-      </p>
-      <div class="secret"><code>${apiKey.key}</code><${CopyButton} text=${apiKey.key} /></div>
-    <//>`;
 }

@@ -4,6 +4,7 @@ import { useData } from './data.js';
 import { Problem } from './forms.js';
 import { html, render, useEffect, useRef, useState } from './html.js';
 import { isPossibleKey } from './key-storage.js';
+import { NewSecret } from './new-secret.js';
 import { Notices } from './notices.js';
 import { Audit } from './pages/audit.js';
 import { Denials } from './pages/denials.js';
@@ -165,7 +166,8 @@ function PendingSession({ error, reload, onSignOut }) {
   return html`<main class="alone">${error ? failure : html`<${Loading} />`}</main>`;
 }
 
-function Console() {
+/** Sign-in, and then the pages. */
+function SignedIn() {
   const [isSignedIn, setSignedIn] = useState(api.hasKey());
   const [isRefused, setRefused] = useState(false);
   const signOut = () => {
@@ -200,6 +202,10 @@ function Console() {
   }
   const { session, pages } = loaded.value;
   return html`<${Frame} session=${session} pages=${pages} onSignOut=${signOutByHand} />`;
+}
+
+function Console() {
+  return html`<${SignedIn} /><${NewSecret} />`;
 }
 
 render(html`<${Console} />`, document.getElementById('console'));

@@ -25,7 +25,8 @@ export async function launchBrowser() {
 /**
  * Opens a page in a new profile. `faults` collects what must not happen: requests to other origins, errors in
  * the browser's console, which include violations of the security policy, and scripts that fail. The browser
- * also logs each error response; a test lists the statuses that it provokes in `expectedStatuses`.
+ * also logs each error response; a test lists the statuses that it provokes in `expectedStatuses`, and the types
+ * of the browser's own dialogs that it accepts in `expectedDialogs`.
  */
 export async function openPage(browser, options = {}) {
   const context = await browser.newContext({
@@ -38,6 +39,7 @@ export async function openPage(browser, options = {}) {
   const page = await context.newPage();
   const faults = [];
   const expectedStatuses = new Set();
+  const expectedDialogs = new Set();
   page.on('request', (request) => {
     const url = request.url();
     const isLocal = url.startsWith(`${URL}/`) || /^(data|blob):/.test(url);
@@ -52,10 +54,11 @@ export async function openPage(browser, options = {}) {
   });
   page.on('pageerror', (error) => faults.push(`script failed: ${error.stack}`));
   page.on('dialog', (dialog) => {
+    if (expectedDialogs.has(dialog.type())) return dialog.accept();
     faults.push(`browser dialog: ${dialog.message()}`);
-    dialog.dismiss();
+    return dialog.dismiss();
   });
-  return { context, page, faults, expectedStatuses };
+  return { context, page, faults, expectedStatuses, expectedDialogs };
 }
 
 export async function signIn(page, key = KEY) {

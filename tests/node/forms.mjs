@@ -94,7 +94,7 @@ await test(
     await createButton.click();
     await dialog.getByRole('heading', { name: 'API key created' }).waitFor();
     const secret = await dialog.locator('.secret code').innerText();
-    await dialog.getByRole('button', { name: 'Close' }).click();
+    await dialog.getByRole('button', { name: 'I have stored it' }).click();
     const created = await read('/api-keys/key_chosen');
     assert.equal(created.organization_id, 'org_123');
     assert.deepEqual(created.scopes, ['workflows:*']);
@@ -160,7 +160,7 @@ await test('a key offers only the scopes that it may grant', {}, async ({ page }
   }
   await dialog.getByRole('button', { name: 'Create' }).click();
   await dialog.getByRole('heading', { name: 'API key created' }).waitFor();
-  await dialog.getByRole('button', { name: 'Close' }).click();
+  await dialog.getByRole('button', { name: 'I have stored it' }).click();
   await page.getByRole('link', { name: 'Granted' }).click();
   await waitUntilLoaded(page);
   const id = decodeURIComponent(page.url().split('/').at(-1));
@@ -475,11 +475,11 @@ await test('new keys and organizations can have limits', {}, async ({ page }) =>
   await signIn(page);
   await submitNew('api-keys', 'New API key', 'key_unlimited', chooseNone);
   await dialog.getByRole('heading', { name: 'API key created' }).waitFor();
-  await dialog.getByRole('button', { name: 'Close' }).click();
+  await dialog.getByRole('button', { name: 'I have stored it' }).click();
   assert.deepEqual((await read('/api-keys/key_unlimited')).limits, []);
   await submitNew('api-keys', 'New API key', 'key_inherits', async () => {});
   await dialog.getByRole('heading', { name: 'API key created' }).waitFor();
-  await dialog.getByRole('button', { name: 'Close' }).click();
+  await dialog.getByRole('button', { name: 'I have stored it' }).click();
   assert.equal((await read('/api-keys/key_inherits')).limits, null);
   await goTo(page, 'api-keys/key_inherits');
   await page.locator('.facts').getByText('No limits').waitFor();
@@ -537,7 +537,7 @@ await test('a prefix is offered if there are several', {}, async ({ page, expect
     await dialog.getByRole('heading', { name: 'API key created' }).waitFor();
     const secret = await dialog.locator('.secret code').innerText();
     assert.ok(secret.startsWith(start) && secret.length === start.length + 38, start);
-    await dialog.getByRole('button', { name: 'Close' }).click();
+    await dialog.getByRole('button', { name: 'I have stored it' }).click();
   };
   await open();
   assert.equal(await prefix.count(), 0);

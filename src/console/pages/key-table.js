@@ -1,8 +1,9 @@
 import { getAll, post } from '../api.js';
 import { useData, useList } from '../data.js';
-import { Dialog, Field, SecretDialog } from '../forms.js';
-import { html, useState } from '../html.js';
+import { Dialog, Field } from '../forms.js';
+import { html } from '../html.js';
 import { KeyStatus, useDependencies } from '../key-status.js';
+import { showSecret } from '../new-secret.js';
 import { Card, CodeList, Empty, Id, NoMatches, Quiet, Table, Time } from '../ui.js';
 import { KEY_FIELDS, KeyFields, readNewKey } from './key-form.js';
 import { Limits } from './limits-field.js';
@@ -79,10 +80,9 @@ export function KeyTable({
     organization_id: organization ?? filter.organization_id,
   });
   const dependencies = useDependencies(session, list.rows);
-  const [createdKey, setCreatedKey] = useState();
   const onCreated = (apiKey) => {
     setCreating(false);
-    setCreatedKey(apiKey);
+    showSecret('API key created', apiKey);
     list.reload();
   };
   const organizationHref = (id) => (session.can('admin:orgs') ? `#/organizations/${id}` : undefined);
@@ -128,8 +128,6 @@ export function KeyTable({
       onClose=${() => setCreating(false)}
       onCreated=${onCreated}
     />`;
-  const secretDialog = html`
-    <${SecretDialog} title="API key created" apiKey=${createdKey} onClose=${() => setCreatedKey()} />`;
   return html`
     <${Card} title=${title} actions=${actions}>
       <${Table}
@@ -139,6 +137,5 @@ export function KeyTable({
         empty=${empty ?? (isFiltered ? html`<${NoMatches} />` : noKeys)}
       />
       ${isCreating && createDialog}
-      ${createdKey && secretDialog}
     <//>`;
 }

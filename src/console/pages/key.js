@@ -1,8 +1,9 @@
 import { getAll, get, patch, patchIfChanged, post } from '../api.js';
 import { useData } from '../data.js';
-import { Dialog, Field, Problem, SecretDialog, Select, isConflict } from '../forms.js';
+import { Dialog, Field, Problem, Select, isConflict } from '../forms.js';
 import { html, useState } from '../html.js';
 import { KeyStatus, blockerOf, useDependencies } from '../key-status.js';
+import { showSecret } from '../new-secret.js';
 import { Card, CodeList, Facts, Id, MetadataList, Page, PendingPage, Quiet, Time } from '../ui.js';
 import { KEY_FIELDS, KeyFields, isAdministrative, readKeyChanges } from './key-form.js';
 import { Limits } from './limits-field.js';
@@ -132,7 +133,6 @@ export function Key({ session, id }) {
   const apiKey = resource.value?.data;
   const dependencies = useDependencies(session, apiKey && [apiKey]);
   const [dialog, setDialog] = useState();
-  const [rotatedKey, setRotatedKey] = useState();
   const [error, setError] = useState();
   if (resource.error || !apiKey) return html`<${PendingPage} title="API key" resource=${resource} />`;
 
@@ -143,7 +143,7 @@ export function Key({ session, id }) {
   };
   const onRotated = (newKey) => {
     onChanged();
-    setRotatedKey(newKey);
+    showSecret('API key rotated', newKey);
   };
   /** An action without a dialog: its error is shown on the page. */
   const action = (send) => async () => {
@@ -201,8 +201,6 @@ export function Key({ session, id }) {
       onClose=${close}
       onSaved=${onChanged}
     />`;
-  const secretDialog = html`
-    <${SecretDialog} title="API key rotated" apiKey=${rotatedKey} onClose=${() => setRotatedKey()} />`;
   return html`
     <${Page} title=${apiKey.name} lead=${lead} actions=${!isRevoked && canChange && actions}>
       <${Problem} error=${error} retry=${isConflict(error) ? reloadAfterConflict : undefined} />
@@ -215,6 +213,5 @@ export function Key({ session, id }) {
       ${dialog === 'edit' && editDialog}
       ${dialog === 'rotate' && html`<${RotateDialog} ...${dialogProps} onRotated=${onRotated} />`}
       ${dialog === 'revoke' && html`<${RevokeDialog} ...${dialogProps} onRevoked=${onChanged} />`}
-      ${rotatedKey && secretDialog}
     <//>`;
 }

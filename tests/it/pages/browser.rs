@@ -9,7 +9,7 @@ use crate::invariants::wrong_clock::move_stored_time;
 use crate::support::{ADMIN_KEY, Binary};
 
 /// The scripts, and the modules that they import.
-const FILES: [(&str, &str); 16] = [
+const FILES: [(&str, &str); 17] = [
     ("accessibility.mjs", include_str!("../../node/accessibility.mjs")),
     ("analytics.mjs", include_str!("../../node/analytics.mjs")),
     ("axe.mjs", include_str!("../../node/axe.mjs")),
@@ -25,6 +25,7 @@ const FILES: [(&str, &str); 16] = [
     ("reference_page.mjs", include_str!("../../node/reference_page.mjs")),
     ("root.mjs", include_str!("../../node/root.mjs")),
     ("testing.mjs", include_str!("../../node/testing.mjs")),
+    ("trust.mjs", include_str!("../../node/trust.mjs")),
     ("try_it.mjs", include_str!("../../node/try_it.mjs")),
 ];
 
@@ -63,6 +64,11 @@ fn forms_send_what_was_edited_and_show_errors_in_chromium() {
 #[test]
 fn usage_and_the_audit_log_are_shown_in_chromium() {
     run(&[("analytics.mjs", 6)], &dev::serve().url);
+}
+
+#[test]
+fn the_console_loses_no_secret_and_shows_none_in_chromium() {
+    run(&[("trust.mjs", 2)], &dev::serve().url);
 }
 
 #[test]
