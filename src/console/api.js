@@ -1,5 +1,6 @@
 // Calls to the API with the key of this tab.
 import { readKey, removeKey, storeKey } from './key-storage.js';
+import { withoutSecrets } from './redact.js';
 
 const BASE_URL = new URL('../', document.baseURI);
 
@@ -59,10 +60,12 @@ export function setUnauthorizedHandler(handler) {
   onUnauthorized = handler;
 }
 
+/** The URL of a request. Logs keep URLs, so it contains no secret, even if one was typed as an ID. */
 function urlOf(path, query = {}) {
-  const url = new URL(path, BASE_URL);
+  const url = new URL(withoutSecrets(path), BASE_URL);
   for (const [name, value] of Object.entries(query)) {
-    if (value !== undefined && value !== null && value !== '') url.searchParams.set(name, value);
+    if (value === undefined || value === null || value === '') continue;
+    url.searchParams.set(name, withoutSecrets(String(value)));
   }
   return url;
 }

@@ -1,6 +1,7 @@
 // Loading a resource, or a list page by page.
 import { get } from './api.js';
 import { useCallback, useEffect, useRef, useState } from './html.js';
+import { readQuery, replaceParameters } from './route.js';
 
 /**
  * Loads a value, and again whenever a dependency changes. A response that arrives after a newer request was
@@ -34,32 +35,61 @@ export function useData(load, dependencies) {
   return { ...state, reload, replace };
 }
 
-/** A list of the API: the first page, and `loadMore` for the next one. */
-export function useList(path, query = {}) {
+/** The number of rows that a list begins with, and that are added to it at a time. */
+const PAGE_ROWS = 50;
+
+/** The maximum number of rows in a response, and of those that a reload loads again. */
+const MAX_PAGE_ROWS = 100;
+const MAX_RELOADED_ROWS = 1000;
+
+/** Loads the first `count` rows of a list. A search may return pages that are not full. */
+async function loadRows(path, query, count) {
+  const rows = [];
+  let cursor;
+  do {
+    const limit = Math.min(count - rows.length, MAX_PAGE_ROWS);
+    const page = await get(path, { ...query, limit, cursor });
+    rows.push(...page.data);
+    cursor = page.nextCursor;
+  } while (cursor && count > PAGE_ROWS && rows.length < count);
+  return { rows, cursor };
+}
+
+/**
+ * A list of the API: its first rows, and `loadMore` for the next ones. The number of rows is part of the
+ * address, as the parameter `name`, so that they are there again after Back and a reload.
+ */
+export function useList(path, query = {}, name = 'rows') {
   const dependency = JSON.stringify([path, query]);
-  const firstPage = useData(() => get(path, query), [dependency]);
+  const load = () => {
+    const noted = Math.min(Number(readQuery()[name]) || PAGE_ROWS, MAX_RELOADED_ROWS);
+    return loadRows(path, query, Math.max(noted, PAGE_ROWS));
+  };
+  const first = useData(load, [dependency]);
   const [more, setMore] = useState({ rows: [] });
 
-  // Further pages belong to the first page that they were loaded after.
-  const isCurrent = more.dependency === dependency && more.firstPage === firstPage.value;
+  // Further rows belong to the first ones that they were loaded after.
+  const isCurrent = more.dependency === dependency && more.first === first.value;
   const moreRows = isCurrent ? more.rows : [];
-  const cursor = isCurrent ? more.cursor : (firstPage.value?.nextCursor ?? null);
+  const cursor = isCurrent ? more.cursor : first.value?.cursor;
+  const rows = first.value && [...first.value.rows, ...moreRows];
 
   const loadMore = async () => {
-    const current = { dependency, firstPage: firstPage.value };
+    const current = { dependency, first: first.value };
     setMore((before) => ({ ...before, loading: true }));
     try {
-      const page = await get(path, { ...query, cursor });
+      const page = await get(path, { ...query, limit: PAGE_ROWS, cursor });
       setMore({ ...current, rows: [...moreRows, ...page.data], cursor: page.nextCursor });
+      replaceParameters({ [name]: rows.length + page.data.length });
     } catch (error) {
       setMore({ ...current, rows: moreRows, cursor, error });
     }
   };
   return {
-    rows: firstPage.value && [...firstPage.value.data, ...moreRows],
-    error: firstPage.error ?? (isCurrent ? more.error : undefined),
-    loading: firstPage.loading,
-    reload: firstPage.reload,
+    rows,
+    error: first.error ?? (isCurrent ? more.error : undefined),
+    loading: first.loading,
+    reload: first.reload,
     loadingMore: Boolean(more.loading),
     loadMore: cursor ? loadMore : undefined,
   };

@@ -84,15 +84,6 @@ export function Select({ options, value, onChange, ...field }) {
   return html`<${Field} ...${field}>${choice}<//>`;
 }
 
-/** A form of filters. Any change passes the values of all of them to `onApply`. */
-export function Filters({ children, onApply }) {
-  const apply = (event) => {
-    if (event.type === 'submit') event.preventDefault();
-    onApply(Object.fromEntries(new FormData(event.currentTarget)));
-  };
-  return html`<form class="filters" role="search" onSubmit=${apply} onChange=${apply}>${children}</form>`;
-}
-
 /** Moves the focus to the first field at fault, and opens the section that it is in. */
 export function focusFirstInvalid(form) {
   const field = form?.querySelector('[aria-invalid="true"]');

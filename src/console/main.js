@@ -2,7 +2,7 @@
 import * as api from './api.js';
 import { useData } from './data.js';
 import { Problem } from './forms.js';
-import { html, render, useEffect, useRef, useState } from './html.js';
+import { html, render, useEffect, useMemo, useRef, useState } from './html.js';
 import { isPossibleKey } from './key-storage.js';
 import { NewSecret } from './new-secret.js';
 import { Notices } from './notices.js';
@@ -19,7 +19,9 @@ import { SignIn } from './pages/sign-in.js';
 import { Usage } from './pages/usage.js';
 import { User } from './pages/user.js';
 import { Users } from './pages/users.js';
-import { decodePart, useRoute } from './route.js';
+import { withoutSecrets } from './redact.js';
+import { decodePart, replaceHash, useRoute } from './route.js';
+import { useScrollPosition } from './scroll.js';
 import { Session } from './session.js';
 import { Empty, Loading, Page } from './ui.js';
 
@@ -62,10 +64,12 @@ const PAGES = [
 ];
 
 function readRoute() {
+  // An address that was typed or followed may have a secret in it, which must not stay there.
+  replaceHash(withoutSecrets(location.hash));
   const { hash } = location;
-  const [path, query] = hash.replace(/^#\/?/, '').split('?');
+  const [path] = hash.replace(/^#\/?/, '').split('?');
   const [page, id] = path.split('/').map(decodePart);
-  return { page, id, query: Object.fromEntries(new URLSearchParams(query)), hash };
+  return { page, id, hash };
 }
 
 async function loadPages(session) {
@@ -119,24 +123,24 @@ function Frame({ session, pages, onSignOut }) {
   const route = useRoute(readRoute);
   const main = useRef();
   const navigation = useRef();
-  const shownHash = useRef(route.hash);
+  useScrollPosition(main, route.visit);
   useEffect(() => {
     // Screen readers start at the heading of a new page.
-    if (shownHash.current !== route.hash) main.current.querySelector('h1')?.focus();
-    shownHash.current = route.hash;
-    scrollTo(0, 0);
+    if (route.visit > 0) main.current.querySelector('h1')?.focus({ preventScroll: true });
     scrollToCurrent(navigation.current);
-  }, [route.hash]);
+  }, [route.visit]);
 
   const namedPage = pages.find(({ path }) => path === route.page);
   const startPage = route.page === '' ? pages[0] : undefined;
   const page = namedPage ?? startPage;
   const Content = route.id && page?.detail ? page.detail : page?.list;
-  const content = Content
-    ? html`<${Content} key=${route.hash} session=${session} id=${route.id} query=${route.query} />`
-    : html`<${NotFound} />`;
+  // A page notes in the address what it shows, which does not change what is shown.
+  const content = useMemo(() => {
+    if (!Content) return html`<${NotFound} />`;
+    return html`<${Content} key=${route.visit} session=${session} id=${route.id} />`;
+  }, [route.visit, Content]);
   // Only operators can do something about the server.
-  const notices = session.isPlatform && html`<${Notices} address=${route.hash} />`;
+  const notices = session.isPlatform && html`<${Notices} visit=${route.visit} />`;
   const skipToMain = (event) => {
     event.preventDefault();
     main.current.focus();

@@ -1,10 +1,10 @@
 // The secrets of new and rotated keys, which the server shows only once.
 import { CopyButton, Dialog } from './forms.js';
-import { html, useEffect, useState } from './html.js';
+import { html, useEffect, useLayoutEffect, useState } from './html.js';
 
 // Until the user confirms that a secret is stored, it is kept in the session storage of this tab, so that it
-// survives Back and a reload. It is not part of the history or the address, which outlive the confirmation, and
-// no other storage is shared with fewer pages: the browser forgets it at the latest when the tab is closed.
+// survives Back and a reload. Other tabs can't read that storage, and the browser clears it when the tab is
+// closed. The history and the address would keep the secret after the confirmation.
 const STORAGE_KEY = 'tollhouse.new-secrets';
 
 const CHANGED = 'tollhouse:new-secrets';
@@ -37,7 +37,8 @@ export function NewSecret() {
     addEventListener(CHANGED, update);
     return () => removeEventListener(CHANGED, update);
   }, []);
-  useEffect(() => {
+  // Not later than the dialog: the page may be left at once.
+  useLayoutEffect(() => {
     if (!secret) return undefined;
     addEventListener('beforeunload', warn);
     return () => removeEventListener('beforeunload', warn);
@@ -53,8 +54,8 @@ export function NewSecret() {
       isProtected
     >
       <p>
-        Copy the secret of <strong><bdi>${secret.name}</bdi></strong> now and store it safely. It is shown only
-        once: Tollhouse keeps a hash of it, not the secret.
+        Copy the secret of <strong><bdi>${secret.name}</bdi></strong> now and store it safely. It is shown
+        only once: Tollhouse keeps a hash of it, not the secret.
       </p>
       <div class="secret"><code>${secret.key}</code><${CopyButton} text=${secret.key} /></div>
     <//>`;

@@ -24,9 +24,9 @@ const NOTICES = {
   STORAGE_RESERVE_IN_USE: STORAGE,
 };
 
-/** Reads the reasons again whenever `address` changes. Nothing is shown if they can’t be read. */
-export function Notices({ address }) {
-  const { value } = useData(readiness, [address]);
+/** Reads the reasons again at each `visit` of a page. Nothing is shown if they can’t be read. */
+export function Notices({ visit }) {
+  const { value } = useData(readiness, [visit]);
   const notices = value?.reasons?.map(({ code, message }) => {
     const { title, text } = NOTICES[code] ?? { title: message };
     return html`

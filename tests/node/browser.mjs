@@ -25,8 +25,8 @@ export async function launchBrowser() {
 /**
  * Opens a page in a new profile. `faults` collects what must not happen: requests to other origins, errors in
  * the browser's console, which include violations of the security policy, and scripts that fail. The browser
- * also logs each error response; a test lists the statuses that it provokes in `expectedStatuses`, and the types
- * of the browser's own dialogs that it accepts in `expectedDialogs`.
+ * also logs each error response; a test lists the statuses that it provokes in `expectedStatuses`, and the
+ * types of the browser's own dialogs that it accepts in `expectedDialogs`.
  */
 export async function openPage(browser, options = {}) {
   const context = await browser.newContext({

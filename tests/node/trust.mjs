@@ -1,6 +1,6 @@
 // What the console keeps and what it does not: secrets that are not stored yet, and where a key gets to.
 import assert from 'node:assert/strict';
-import { URL, callApi, create, goTo, signIn, waitUntilLoaded } from './browser.mjs';
+import { KEY, URL, callApi, create, goTo, signIn, waitUntilLoaded } from './browser.mjs';
 import { done, test } from './testing.mjs';
 
 const storedByButton = 'I have stored it';
@@ -67,6 +67,128 @@ await test('a key that replaces itself shows its new secret', {}, async ({ page,
   await dialog.getByRole('button', { name: storedByButton }).click();
   await signIn(page, secret);
   assert.equal((await callApi('GET', '/admin/v1/whoami', undefined, secret)).status, 200);
+});
+
+/** Creates keys of an organization, more than a list shows at first. */
+async function createKeys(organization, count) {
+  await create('/organizations', {
+    id: organization,
+    name: organization,
+    email: `${organization}@example.com`,
+  });
+  for (let start = 0; start < count; start += 100) {
+    const operations = Array.from({ length: Math.min(100, count - start) }, (_, index) => ({
+      method: 'POST',
+      path: '/api-keys',
+      body: { organization_id: organization, name: `Key ${start + index}`, scopes: [] },
+    }));
+    const { status } = await callApi('POST', '/admin/v1/batch', { operations });
+    assert.equal(status, 200);
+  }
+}
+
+const parametersOf = (page) => new URLSearchParams(page.url().split('?')[1]);
+
+await test('filters, length and position of a list are kept', {}, async ({ page }) => {
+  await createKeys('org_many', 130);
+  await signIn(page);
+  await goTo(page, 'api-keys');
+  const status = page.getByLabel('Status');
+  const rows = page.getByRole('region', { name: 'API keys' }).locator('tbody tr');
+  const filtering = page.waitForResponse(/api-keys\?.*organization_id=org_many/);
+  await page.getByLabel('Organization', { exact: true }).fill('org_many');
+  await status.selectOption('active');
+  await filtering;
+  await waitUntilLoaded(page);
+  for (const count of [100, 130]) {
+    await page.getByRole('button', { name: 'Show more' }).click();
+    await rows.nth(count - 1).waitFor();
+  }
+  const link = page.getByRole('link', { name: 'Key 20', exact: true });
+  await link.scrollIntoViewIfNeeded();
+  const top = async () => Math.round((await link.boundingBox()).y);
+  const before = await top();
+  await link.click();
+  await page.getByRole('heading', { level: 1, name: 'Key 20' }).waitFor();
+  assert.equal(await page.evaluate(() => scrollY), 0);
+
+  const isAsLeft = async (place) => {
+    await link.waitFor();
+    await page.waitForFunction((expected) => {
+      const links = [...document.querySelectorAll('td a')];
+      const element = links.find(({ textContent }) => textContent === 'Key 20');
+      return Math.abs(element.getBoundingClientRect().y - expected) <= 2;
+    }, before);
+    assert.equal(await rows.count(), 130, place);
+    assert.equal(await status.inputValue(), 'active', place);
+  };
+  await page.goBack();
+  await isAsLeft('back');
+  await page.reload();
+  await isAsLeft('reload');
+  const address = page.url();
+  await page.goto('about:blank');
+  await page.goBack();
+  await isAsLeft('back from another site');
+  assert.equal(page.url(), address);
+
+  // Other filters begin at the top. Those of every list are in its address.
+  await status.selectOption('disabled');
+  await page.getByText('No matches.').waitFor();
+  assert.deepEqual(Object.fromEntries(parametersOf(page)), {
+    organization_id: 'org_many',
+    status: 'disabled',
+  });
+  const choices = [
+    ['organizations', 'Plan', 'enterprise', 'plan'],
+    ['users', 'Status', 'suspended', 'status'],
+    ['usage', 'Break down by', 'code', 'group_by'],
+    ['denials', 'Reason', 'RATE_LIMITED', 'code'],
+    ['audit', 'Type', '', 'access'],
+  ];
+  for (const [path, label, value, name] of choices) {
+    await goTo(page, path);
+    await page.getByLabel(label, { exact: true }).selectOption(value);
+    await waitUntilLoaded(page);
+    assert.deepEqual([...parametersOf(page)], [[name, value]], path);
+    await page.reload();
+    await waitUntilLoaded(page);
+    assert.equal(await page.getByLabel(label, { exact: true }).inputValue(), value, path);
+  }
+});
+
+await test('a pasted key gets into no address and no request', {}, async ({ page, context }) => {
+  const key = await create('/api-keys', { organization_id: 'org_123', name: 'Pasted', scopes: [] });
+  await signIn(page);
+  const urls = [];
+  context.on('request', (request) => urls.push(request.url()));
+  await goTo(page, 'api-keys');
+  const search = page.getByLabel('Search by name, start or ID');
+  await search.fill(key.key);
+  await search.press('Enter');
+  await page.getByRole('link', { name: 'Pasted' }).waitFor();
+  await waitUntilLoaded(page);
+  assert.equal(await search.inputValue(), key.start);
+  assert.equal(parametersOf(page).get('q'), key.start);
+  const rows = page.getByRole('region', { name: 'API keys' }).locator('tbody tr');
+  assert.equal(await rows.count(), 1);
+
+  // Other fields, the key of the session, and an address that someone typed.
+  await goTo(page, 'audit');
+  await page.getByLabel('Target').fill(key.key);
+  await page.getByLabel('Target').press('Enter');
+  await page.getByText('No matches.').waitFor();
+  await goTo(page, 'users');
+  await page.getByLabel('Search by name, email or ID').fill(`find ${KEY}`);
+  await page.getByLabel('Search by name, email or ID').press('Enter');
+  await page.getByText('No matches.').waitFor();
+  await page.goto(`${URL}/console/#/api-keys?q=${key.key}`);
+  await page.getByRole('link', { name: 'Pasted' }).waitFor();
+  await waitUntilLoaded(page);
+  assert.equal(parametersOf(page).get('q'), key.start);
+  for (const secret of [key.key, KEY]) {
+    assert.ok(!urls.some((url) => url.includes(secret)), urls.join('\n'));
+  }
 });
 
 await done();

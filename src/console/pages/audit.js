@@ -1,7 +1,8 @@
 import { download, get } from '../api.js';
 import { useList } from '../data.js';
 import * as format from '../format.js';
-import { Field, Filters, Problem, Select } from '../forms.js';
+import { Filters, TimeRange, useFilters } from '../filters.js';
+import { Field, Problem, Select } from '../forms.js';
 import { html, useState } from '../html.js';
 import { Badge, Card, Facts, Id, NoMatches, Page, Quiet, Table, Time } from '../ui.js';
 import { OrganizationField } from './organization-field.js';
@@ -38,6 +39,7 @@ const OUTCOMES = [
   ['denied', 'denied'],
   ['failed', 'failed'],
 ];
+const NO_FILTERS = { action: '', outcome: '', org_id: '', target_id: '', actor_id: '', from: '', to: '' };
 const ACTOR_NAMES = { cli: 'Command line', system: 'Tollhouse', anonymous: 'Anonymous' };
 
 /** The filters as the API expects them. */
@@ -179,13 +181,12 @@ function AuditFilters({ session, filter, onApply }) {
       ${session.isPlatform && organizationField}
       <${Field} label="Target" name="target_id" value=${filter.target_id} placeholder="key_…" />
       <${Field} label="Actor" name="actor_id" value=${filter.actor_id} placeholder="key_…" />
-      <${Field} label="From" name="from" type="datetime-local" hint=${format.timeZone} />
-      <${Field} label="To" name="to" type="datetime-local" hint=${format.timeZone} />
+      <${TimeRange} filter=${filter} />
     <//>`;
 }
 
-export function Audit({ session, query }) {
-  const [filter, setFilter] = useState({ access: 'write', ...query });
+export function Audit({ session }) {
+  const [filter, setFilter] = useFilters({ ...NO_FILTERS, access: 'write' });
   const [openId, setOpenId] = useState();
   const list = useList('/audit-logs', apiFilter(filter));
   const isOpen = ({ id }) => id === openId;

@@ -1,7 +1,8 @@
 import { useList } from '../data.js';
 import * as format from '../format.js';
-import { Field, Filters, Select } from '../forms.js';
-import { html, useState } from '../html.js';
+import { Filters, TimeRange, isFiltered, useFilters } from '../filters.js';
+import { Field, Select } from '../forms.js';
+import { html } from '../html.js';
 import { Badge, Card, Empty, Id, NoMatches, Page, Quiet, Table, Time } from '../ui.js';
 import { OrganizationField } from './organization-field.js';
 
@@ -19,6 +20,8 @@ const CODES = [
   'RATE_LIMITED',
 ];
 const REASONS = [['', 'Any'], ...CODES.map((code) => [code, format.words(code)])];
+
+const NO_FILTERS = { code: '', org_id: '', key_id: '', ip: '', from: '', to: '' };
 
 function columnsFor(session) {
   const keyHref = (id) => (session.can('admin:keys') ? `#/api-keys/${id}` : undefined);
@@ -45,14 +48,13 @@ function columnsFor(session) {
   ].filter(Boolean);
 }
 
-export function Denials({ session, query }) {
-  const [filter, setFilter] = useState(query);
+export function Denials({ session }) {
+  const [filter, setFilter] = useFilters(NO_FILTERS);
   const list = useList('/analytics/logs', {
     ...filter,
     from: format.toApiTime(filter.from),
     to: format.toApiTime(filter.to),
   });
-  const isFiltered = Object.values(filter).some(Boolean);
   const noDenials = html`
     <${Empty} title="No denials yet.">Denied verifications appear here with their reasons.<//>`;
   const organizationField = html`
@@ -64,15 +66,14 @@ export function Denials({ session, query }) {
         ${session.isPlatform && organizationField}
         <${Field} label="Key" name="key_id" value=${filter.key_id} placeholder="key_…" />
         <${Field} label="IP address" name="ip" value=${filter.ip} placeholder="203.0.113.7" />
-        <${Field} label="From" name="from" type="datetime-local" hint=${format.timeZone} />
-        <${Field} label="To" name="to" type="datetime-local" hint=${format.timeZone} />
+        <${TimeRange} filter=${filter} />
       <//>
       <${Card}>
         <${Table}
           list=${list}
           columns=${columnsFor(session)}
           label="Denials"
-          empty=${isFiltered ? html`<${NoMatches} />` : noDenials}
+          empty=${isFiltered(filter) ? html`<${NoMatches} />` : noDenials}
         />
       <//>
     <//>`;

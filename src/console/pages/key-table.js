@@ -1,5 +1,6 @@
 import { getAll, post } from '../api.js';
 import { useData, useList } from '../data.js';
+import { isFiltered } from '../filters.js';
 import { Dialog, Field } from '../forms.js';
 import { html } from '../html.js';
 import { KeyStatus, useDependencies } from '../key-status.js';
@@ -118,7 +119,6 @@ export function KeyTable({
     },
     { heading: 'Last used', cell: ({ last_used_at: at }) => html`<${Time} at=${at} />` },
   ].filter(Boolean);
-  const isFiltered = Object.values(filter).some(Boolean);
   const noKeys = html`
     <${Empty} title="No API keys yet.">Create a key and give its secret to a client of your API.<//>`;
   const createDialog = html`
@@ -134,7 +134,7 @@ export function KeyTable({
         list=${list}
         columns=${columns}
         label="API keys"
-        empty=${empty ?? (isFiltered ? html`<${NoMatches} />` : noKeys)}
+        empty=${empty ?? (isFiltered(filter) ? html`<${NoMatches} />` : noKeys)}
       />
       ${isCreating && createDialog}
     <//>`;

@@ -1,7 +1,8 @@
 import { getAll, verify } from '../api.js';
 import { useData } from '../data.js';
 import * as format from '../format.js';
-import { Dialog, Field, Filters, Problem, Select } from '../forms.js';
+import { Filters, useFilters } from '../filters.js';
+import { Dialog, Field, Problem, Select } from '../forms.js';
 import { html, useState } from '../html.js';
 import { limitText } from '../limits.js';
 import { Badge, Facts, Id, Page } from '../ui.js';
@@ -12,6 +13,8 @@ const STATUSES = [
   ['', 'Any'],
   ...['active', 'disabled', 'expired', 'revoked'].map((status) => [status, status]),
 ];
+
+const NO_FILTERS = { q: '', status: '', user_id: '', scope: '', organization_id: '' };
 
 const SUBJECTS = { key: 'the key', organization: 'its organization' };
 
@@ -69,7 +72,7 @@ function VerifyDialog({ onClose }) {
 }
 
 export function Keys({ session }) {
-  const [filter, setFilter] = useState({});
+  const [filter, setFilter] = useFilters(NO_FILTERS);
   const [isVerifying, setVerifying] = useState(false);
   const [isCreating, setCreating] = useState(false);
   const catalogue = useData(() => getAll('/scopes', { order: 'asc' }), []);
@@ -79,6 +82,8 @@ export function Keys({ session }) {
   const actions = html`
     ${session.canVerify && verifyButton}
     <button class="primary" onClick=${() => setCreating(true)}>New API key</button>`;
+  const organizationField = html`
+    <${OrganizationField} session=${session} value=${filter.organization_id} />`;
   return html`
     <${Page}
       title="API keys"
@@ -86,11 +91,11 @@ export function Keys({ session }) {
       actions=${actions}
     >
       <${Filters} onApply=${setFilter}>
-        <${Field} label="Search by name, start or ID" name="q" type="search" />
-        <${Select} label="Status" name="status" options=${STATUSES} />
-        <${Field} label="Owner" name="user_id" placeholder="user_…" />
-        <${Select} label="Scope" name="scope" options=${scopeOptions} />
-        ${session.isPlatform && html`<${OrganizationField} session=${session} />`}
+        <${Field} label="Search by name, start or ID" name="q" type="search" value=${filter.q} />
+        <${Select} label="Status" name="status" value=${filter.status} options=${STATUSES} />
+        <${Field} label="Owner" name="user_id" value=${filter.user_id} placeholder="user_…" />
+        <${Select} label="Scope" name="scope" value=${filter.scope} options=${scopeOptions} />
+        ${session.isPlatform && organizationField}
       <//>
       <${Problem} error=${catalogue.error} />
       <${KeyTable} session=${session} filter=${filter} isCreating=${isCreating} setCreating=${setCreating} />

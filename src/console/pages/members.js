@@ -121,7 +121,7 @@ function RemoveDialog({ user, path, onClose, onChanged }) {
 
 export function Members({ organization }) {
   const path = `/organizations/${encodeURIComponent(organization)}/members`;
-  const list = useList(path);
+  const list = useList(path, {}, 'members');
   const [dialog, setDialog] = useState({});
   const close = () => setDialog({});
   const onChanged = () => {

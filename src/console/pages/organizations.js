@@ -1,6 +1,7 @@
 import { post } from '../api.js';
 import { useList } from '../data.js';
-import { Dialog, Field, Filters, Select } from '../forms.js';
+import { Filters, isFiltered, useFilters } from '../filters.js';
+import { Dialog, Field, Select } from '../forms.js';
 import { html, useState } from '../html.js';
 import { Badge, Card, Empty, Id, NoMatches, Page, Table, Time } from '../ui.js';
 import { OrganizationLimitsField, readLimits } from './limits-field.js';
@@ -51,7 +52,7 @@ function CreateDialog({ plans, meters, onClose, onCreated }) {
 }
 
 export function Organizations({ session }) {
-  const [filter, setFilter] = useState({});
+  const [filter, setFilter] = useFilters({ q: '', status: '', plan: '' });
   const [isCreating, setCreating] = useState(false);
   const list = useList('/organizations', filter);
   const { plans, meters } = useConfiguredNames(session);
@@ -71,7 +72,6 @@ export function Organizations({ session }) {
     { heading: 'Status', cell: ({ status }) => html`<${Badge} label=${status} />` },
     { heading: 'Created', cell: ({ created_at: at }) => html`<${Time} at=${at} />` },
   ];
-  const isFiltered = Object.values(filter).some(Boolean);
   const noOrganizations = html`
     <${Empty} title="No organizations yet.">Create an organization, then create its keys. ${newButton}<//>`;
   const dialog = html`
@@ -86,16 +86,16 @@ export function Organizations({ session }) {
   return html`
     <${Page} title="Organizations" lead="Organizations own keys, members, and usage." actions=${newButton}>
       <${Filters} onApply=${setFilter}>
-        <${Field} label="Search by name, email or ID" name="q" type="search" />
-        <${Select} label="Status" name="status" options=${STATUS_FILTER} />
-        <${Select} label="Plan" name="plan" options=${planFilter} />
+        <${Field} label="Search by name, email or ID" name="q" type="search" value=${filter.q} />
+        <${Select} label="Status" name="status" value=${filter.status} options=${STATUS_FILTER} />
+        <${Select} label="Plan" name="plan" value=${filter.plan} options=${planFilter} />
       <//>
       <${Card}>
         <${Table}
           list=${list}
           columns=${columns}
           label="Organizations"
-          empty=${isFiltered ? html`<${NoMatches} />` : noOrganizations}
+          empty=${isFiltered(filter) ? html`<${NoMatches} />` : noOrganizations}
         />
       <//>
       ${isCreating && dialog}

@@ -2,8 +2,9 @@ import { get } from '../api.js';
 import { Busiest, UsageChart } from '../chart.js';
 import { useData } from '../data.js';
 import * as format from '../format.js';
+import { useFilters } from '../filters.js';
 import { Problem } from '../forms.js';
-import { html, useState } from '../html.js';
+import { html } from '../html.js';
 import { Card, Empty, Loading, Page, PendingPage } from '../ui.js';
 
 const PERIODS = [
@@ -55,10 +56,10 @@ function Figures({ session, overview }) {
 }
 
 function Requests() {
-  const [period, setPeriod] = useState('30d');
+  const [{ period }, setFilter] = useFilters({ period: '30d' });
   const usage = useData(async () => (await get('/analytics/usage', { period })).data, [period]);
   const buttons = PERIODS.map(([value, name]) => {
-    const choose = () => setPeriod(value);
+    const choose = () => setFilter({ period: value });
     return html`<button aria-pressed=${value === period} onClick=${choose}>${name}</button>`;
   });
   const periods = html`<div class="segments" role="group" aria-label="Period">${buttons}</div>`;

@@ -54,7 +54,7 @@ function DeleteDialog({ scope, onClose, onChanged }) {
 }
 
 export function Scopes({ session }) {
-  const list = useList('/scopes', { limit: 100, order: 'asc' });
+  const list = useList('/scopes', { order: 'asc' });
   const [isCreating, setCreating] = useState(false);
   const [deletedScope, setDeletedScope] = useState();
   const closeDialogs = () => {

@@ -2,8 +2,9 @@ import { get } from '../api.js';
 import { UsageChart } from '../chart.js';
 import { useData } from '../data.js';
 import * as format from '../format.js';
-import { Field, Filters, Problem, Select } from '../forms.js';
-import { html, useState } from '../html.js';
+import { Filters, useFilters } from '../filters.js';
+import { Field, Problem, Select } from '../forms.js';
+import { html } from '../html.js';
 import { Badge, Card, Empty, Loading, Page, Table } from '../ui.js';
 import { OrganizationField } from './organization-field.js';
 
@@ -19,6 +20,7 @@ const INTERVALS = [
   ['hour', 'Hours'],
   ['day', 'Days'],
 ];
+const DEFAULT_FILTERS = { period: '30d', interval: '', group_by: 'key', org_id: '', key_id: '' };
 const GROUPINGS = { key: 'Key', organization: 'Organization', user: 'User', code: 'Outcome' };
 /** Where the pages of groups are, the scope that they need, and the name of the group without an ID. */
 const GROUP_PAGES = {
@@ -79,14 +81,8 @@ function Breakdown({ session, usage, grouping, isLoading }) {
   return html`<${Card} title="Breakdown"><${Table} list=${list} columns=${columns} label="Breakdown" /><//>`;
 }
 
-export function Usage({ session, query }) {
-  const [filter, setFilter] = useState({
-    period: '30d',
-    interval: '',
-    group_by: 'key',
-    org_id: query.org_id ?? '',
-    key_id: query.key_id ?? '',
-  });
+export function Usage({ session }) {
+  const [filter, setFilter] = useFilters(DEFAULT_FILTERS);
   // The grouping is kept with the data: until the next response arrives, the previous data are shown.
   const usage = useData(async () => {
     const { data } = await get('/analytics/usage', filter);
@@ -112,7 +108,7 @@ export function Usage({ session, query }) {
     <${Breakdown} session=${session} usage=${data} grouping=${grouping} isLoading=${usage.loading} />`;
   return html`
     <${Page} title="Usage" lead="Verifications of keys and their outcomes.">
-      <${Filters} onApply=${(form) => setFilter({ ...filter, ...form })}>
+      <${Filters} onApply=${setFilter}>
         <${Select} label="Period" name="period" value=${filter.period} options=${PERIODS} />
         <${Select} label="Interval" name="interval" value=${filter.interval} options=${INTERVALS} />
         <${Select} label="Break down by" name="group_by" value=${filter.group_by} options=${groupings} />

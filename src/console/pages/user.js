@@ -79,7 +79,7 @@ function DeleteDialog({ resource, path, onClose }) {
 }
 
 function Memberships({ session, path }) {
-  const list = useList(`${path}/memberships`);
+  const list = useList(`${path}/memberships`, {}, 'memberships');
   const organizationHref = (id) => (session.can('admin:orgs') ? `#/organizations/${id}` : undefined);
   const columns = [
     {

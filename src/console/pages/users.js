@@ -1,6 +1,7 @@
 import { post } from '../api.js';
 import { useList } from '../data.js';
-import { Dialog, Field, Filters, Select } from '../forms.js';
+import { Filters, isFiltered, useFilters } from '../filters.js';
+import { Dialog, Field, Select } from '../forms.js';
 import { html, useState } from '../html.js';
 import { Badge, Card, Empty, Id, NoMatches, Page, Table, Time } from '../ui.js';
 import { MetadataField, readMetadata } from './metadata.js';
@@ -57,7 +58,7 @@ function CreateDialog({ session, onClose, onCreated }) {
 }
 
 export function Users({ session }) {
-  const [filter, setFilter] = useState({});
+  const [filter, setFilter] = useFilters({ q: '', status: '' });
   const [isCreating, setCreating] = useState(false);
   const list = useList('/users', filter);
   const newButton = html`<button class="primary" onClick=${() => setCreating(true)}>New user</button>`;
@@ -68,7 +69,6 @@ export function Users({ session }) {
     { heading: 'Status', cell: ({ status }) => html`<${Badge} label=${status} />` },
     { heading: 'Created', cell: ({ created_at: at }) => html`<${Time} at=${at} />` },
   ];
-  const isFiltered = Object.values(filter).some(Boolean);
   const noUsers = html`
     <${Empty} title="No users yet.">Create a user, then add them to an organization. ${newButton}<//>`;
   const lead = session.isPlatform
@@ -85,15 +85,15 @@ export function Users({ session }) {
   return html`
     <${Page} title="Users" lead=${lead} actions=${newButton}>
       <${Filters} onApply=${setFilter}>
-        <${Field} label="Search by name, email or ID" name="q" type="search" />
-        <${Select} label="Status" name="status" options=${STATUS_FILTER} />
+        <${Field} label="Search by name, email or ID" name="q" type="search" value=${filter.q} />
+        <${Select} label="Status" name="status" value=${filter.status} options=${STATUS_FILTER} />
       <//>
       <${Card}>
         <${Table}
           list=${list}
           columns=${columns}
           label="Users"
-          empty=${isFiltered ? html`<${NoMatches} />` : noUsers}
+          empty=${isFiltered(filter) ? html`<${NoMatches} />` : noUsers}
         />
       <//>
       ${isCreating && dialog}
