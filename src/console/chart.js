@@ -179,11 +179,12 @@ export function Busiest({ groups, href, empty }) {
   if (groups.length === 0) return html`<p class="quiet">${empty}</p>`;
   const maxRequests = Math.max(...groups.map(({ totals }) => totals.requests));
   const items = groups.map(({ id, name, totals }) => {
-    const title = name ?? 'Platform';
+    const title = html`<bdi>${name ?? 'Platform'}</bdi>`;
+    const target = href(id);
     const width = `${(totals.requests / maxRequests) * 100}%`;
     return html`
       <li>
-        <span class="busiest-name">${id && href ? html`<a href=${href(id)}>${title}</a>` : title}</span>
+        <span class="busiest-name">${target ? html`<a href=${target}>${title}</a>` : title}</span>
         <span class="num">${format.count(totals.requests)}</span>
         <span class="bar" aria-hidden="true"><i style=${{ width }}></i></span>
         <span class="quiet small-text">${format.percent(totals.denied, totals.requests)} denied</span>

@@ -61,21 +61,23 @@ async function loadRows(path, query, count) {
  */
 export function useList(path, query = {}, name = 'rows') {
   const dependency = JSON.stringify([path, query]);
-  const load = () => {
+  const load = async () => {
     const noted = Math.min(Number(readQuery()[name]) || PAGE_ROWS, MAX_RELOADED_ROWS);
-    return loadRows(path, query, Math.max(noted, PAGE_ROWS));
+    return { dependency, ...(await loadRows(path, query, Math.max(noted, PAGE_ROWS))) };
   };
   const first = useData(load, [dependency]);
   const [more, setMore] = useState({ rows: [] });
 
   // Further rows belong to the first ones that they were loaded after.
-  const isCurrent = more.dependency === dependency && more.first === first.value;
+  const isCurrent = more.first === first.value;
   const moreRows = isCurrent ? more.rows : [];
   const cursor = isCurrent ? more.cursor : first.value?.cursor;
+  // Until the rows of another query are there, those of the one before are shown.
+  const isOutdated = Boolean(first.value) && first.value.dependency !== dependency;
   const rows = first.value && [...first.value.rows, ...moreRows];
 
   const loadMore = async () => {
-    const current = { dependency, first: first.value };
+    const current = { first: first.value };
     setMore((before) => ({ ...before, loading: true }));
     try {
       const page = await get(path, { ...query, limit: PAGE_ROWS, cursor });
@@ -88,9 +90,9 @@ export function useList(path, query = {}, name = 'rows') {
   return {
     rows,
     error: first.error ?? (isCurrent ? more.error : undefined),
-    loading: first.loading,
+    loading: first.loading || isOutdated,
     reload: first.reload,
     loadingMore: Boolean(more.loading),
-    loadMore: cursor ? loadMore : undefined,
+    loadMore: cursor && !isOutdated ? loadMore : undefined,
   };
 }

@@ -10,6 +10,7 @@ import { Audit } from './pages/audit.js';
 import { Denials } from './pages/denials.js';
 import { Key } from './pages/key.js';
 import { Keys } from './pages/keys.js';
+import { OrganizationMembers } from './pages/members.js';
 import { Organization } from './pages/organization.js';
 import { Organizations } from './pages/organizations.js';
 import { Overview } from './pages/overview.js';
@@ -23,7 +24,7 @@ import { withoutSecrets } from './redact.js';
 import { decodePart, replaceHash, useRoute } from './route.js';
 import { useScrollPosition } from './scroll.js';
 import { Session } from './session.js';
-import { Empty, Loading, Page } from './ui.js';
+import { Empty, Loading, Name, Page } from './ui.js';
 
 // `list` shows a page, and `detail` one of its resources. Pages that the session may not use are not offered,
 // nor those whose `endpoint` the server does not have.
@@ -35,6 +36,14 @@ const PAGES = [
     list: Organizations,
     detail: Organization,
     isAllowed: (session) => session.can('admin:orgs'),
+  },
+  {
+    path: 'members',
+    title: 'Members',
+    list: OrganizationMembers,
+    detail: OrganizationMembers,
+    // Otherwise they are on the pages of organizations.
+    isAllowed: (session) => session.can('admin:users') && !session.can('admin:orgs'),
   },
   {
     path: 'users',
@@ -150,8 +159,8 @@ function Frame({ session, pages, onSignOut }) {
     <header class="top">
       <a class="brand" href="#/"><span class="mark" aria-hidden="true"></span>Tollhouse</a>
       <p class="caller">
-        <span class="caller-name">${session.key.name}</span>
-        <span class="quiet">${session.organization ? session.organization.name : 'Platform'}</span>
+        <span class="caller-name"><${Name}>${session.key.name}<//></span>
+        <span class="quiet"><${Name}>${session.organization?.name ?? 'Platform'}<//></span>
       </p>
       <button class="small" onClick=${onSignOut}>Sign out</button>
     </header>

@@ -1,5 +1,8 @@
 // The signed-in key and what it may do. Pages and actions that it may not use are not offered.
 
+/** The address of a resource. None if there is no resource. */
+const hrefOf = (page, id) => (id ? `#/${page}/${encodeURIComponent(id)}` : undefined);
+
 export class Session {
   constructor(whoami) {
     this.key = whoami.api_key;
@@ -19,6 +22,20 @@ export class Session {
       const isWildcard = own.endsWith(':*');
       return own === '*' || own === grant || (isWildcard && grant.startsWith(own.slice(0, -1)));
     });
+  }
+
+  /** The address of an organization, or of its members if the key may only read those. */
+  organizationHref(id) {
+    if (this.can('admin:orgs')) return hrefOf('organizations', id);
+    return this.can('admin:users') ? hrefOf('members', id) : undefined;
+  }
+
+  userHref(id) {
+    return this.can('admin:users') ? hrefOf('users', id) : undefined;
+  }
+
+  keyHref(id) {
+    return this.can('admin:keys') ? hrefOf('api-keys', id) : undefined;
   }
 
   get canReadUsage() {

@@ -1,7 +1,8 @@
 // The building blocks of pages.
 import * as format from './format.js';
 import { Problem } from './forms.js';
-import { html, useEffect } from './html.js';
+import { html, useCallback, useEffect } from './html.js';
+import { useCurrentText } from './now.js';
 
 export function Page({ title, lead, actions, children }) {
   useEffect(() => {
@@ -10,7 +11,7 @@ export function Page({ title, lead, actions, children }) {
   return html`
     <header class="page-head">
       <div>
-        <h1 tabindex="-1">${title}</h1>
+        <h1 tabindex="-1"><bdi>${title}</bdi></h1>
         ${lead && html`<p class="lead">${lead}</p>`}
       </div>
       ${actions && html`<div class="actions">${actions}</div>`}
@@ -29,8 +30,12 @@ export function Card({ title, actions, children, ...attributes }) {
 
 /** A time relative to now; the tooltip has the exact one. */
 export function Time({ at, none = 'never' }) {
-  if (!at) return html`<${Quiet}>${none}<//>`;
-  return html`<time datetime=${at} title=${format.exactTime(at)}>${format.relative(at)}</time>`;
+  return at ? html`<${RelativeTime} at=${at} />` : html`<${Quiet}>${none}<//>`;
+}
+
+function RelativeTime({ at }) {
+  const text = useCurrentText(useCallback(() => format.relative(at), [at]));
+  return html`<time datetime=${at} title=${format.exactTime(at)}>${text}</time>`;
 }
 
 const TONES = {
@@ -60,6 +65,12 @@ export function Id({ value, href }) {
   if (!value) return html`<${Quiet}>–<//>`;
   return href ? html`<a class="id" href=${href}>${value}</a>` : html`<code class="id">${value}</code>`;
 }
+
+/**
+ * A text that someone chose, such as a name. It is isolated, so that one in Arabic or Hebrew does not reorder
+ * what is next to it.
+ */
+export const Name = ({ children }) => html`<bdi>${children}</bdi>`;
 
 export function Empty({ title, children }) {
   return html`
@@ -135,7 +146,7 @@ export function Facts({ items }) {
 export function MetadataList({ metadata }) {
   const pairs = Object.entries(metadata);
   if (pairs.length === 0) return html`<${Quiet}>none<//>`;
-  const items = pairs.map(([name, value]) => html`<li><code>${name}</code> <span>${value}</span></li>`);
+  const items = pairs.map(([name, value]) => html`<li><code>${name}</code> <bdi>${value}</bdi></li>`);
   return html`<ul class="pairs">${items}</ul>`;
 }
 

@@ -176,7 +176,7 @@ await test('a key sees the pages of its scopes and its own organization', {}, as
   await waitUntilLoaded(page);
   const navigation = page.getByRole('navigation', { name: 'Pages' });
   const pages = await navigation.getByRole('listitem').allInnerTexts();
-  assert.deepEqual(pages, ['Users', 'Audit log', 'Scopes']);
+  assert.deepEqual(pages, ['Members', 'Users', 'Audit log', 'Scopes']);
   await goTo(page, 'users');
   const users = await page.getByRole('row').locator('td:first-child').allInnerTexts();
   assert.deepEqual(users.sort(), ['Ada Brandt', 'Jonas Weber', 'Mei Tanaka', 'Tomás Rivera']);

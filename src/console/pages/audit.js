@@ -4,7 +4,7 @@ import * as format from '../format.js';
 import { Filters, TimeRange, useFilters } from '../filters.js';
 import { Field, Problem, Select } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Facts, Id, NoMatches, Page, Quiet, Table, Time } from '../ui.js';
+import { Badge, Card, Facts, Id, Name, NoMatches, Page, Quiet, Table, Time } from '../ui.js';
 import { OrganizationField } from './organization-field.js';
 
 const ACTIONS = [
@@ -50,21 +50,33 @@ const apiFilter = (filter) => ({
 });
 
 function Actor({ actor }) {
-  return ACTOR_NAMES[actor.type] ?? actor.name ?? html`<${Id} value=${actor.id} />`;
+  if (actor.type in ACTOR_NAMES) return ACTOR_NAMES[actor.type];
+  return actor.name ? html`<${Name}>${actor.name}<//>` : html`<${Id} value=${actor.id} />`;
 }
 
 function Changes({ changes }) {
   if (changes.length === 0) return null;
   const none = html`<${Quiet}>–<//>`;
   const rows = changes.map(({ field, from, to }) => {
-    const before = from === null ? none : html`<del>${format.auditValue(from)}</del>`;
-    const after = to === null ? none : html`<ins>${format.auditValue(to)}</ins>`;
-    return html`<tr><th scope="row">${field}</th><td>${before}</td><td>${after}</td></tr>`;
+    const before = from === null ? none : html`<del><${Name}>${format.auditValue(from)}<//></del>`;
+    const after = to === null ? none : html`<ins><${Name}>${format.auditValue(to)}<//></ins>`;
+    return html`
+      <tr role="row">
+        <th role="rowheader" scope="row">${field}</th>
+        <td role="cell" data-label="Before"><span>${before}</span></td>
+        <td role="cell" data-label="After"><span>${after}</span></td>
+      </tr>`;
   });
   return html`
-    <table class="changes">
-      <thead><tr><th scope="col">Field</th><th scope="col">Before</th><th scope="col">After</th></tr></thead>
-      <tbody>${rows}</tbody>
+    <table class="changes" role="table">
+      <thead role="rowgroup">
+        <tr role="row">
+          <th role="columnheader" scope="col">Field</th>
+          <th role="columnheader" scope="col">Before</th>
+          <th role="columnheader" scope="col">After</th>
+        </tr>
+      </thead>
+      <tbody role="rowgroup">${rows}</tbody>
     </table>`;
 }
 
@@ -206,7 +218,7 @@ export function Audit({ session }) {
       kind: 'text',
       cell: ({ target }) => {
         return target
-          ? html`<span title=${target.id}>${target.name || target.id}</span>`
+          ? html`<span title=${target.id}><${Name}>${target.name || target.id}<//></span>`
           : html`<${Quiet}>–<//>`;
       },
     },

@@ -24,8 +24,6 @@ const REASONS = [['', 'Any'], ...CODES.map((code) => [code, format.words(code)])
 const NO_FILTERS = { code: '', org_id: '', key_id: '', ip: '', from: '', to: '' };
 
 function columnsFor(session) {
-  const keyHref = (id) => (session.can('admin:keys') ? `#/api-keys/${id}` : undefined);
-  const organizationHref = (id) => (id && session.can('admin:orgs') ? `#/organizations/${id}` : undefined);
   return [
     { heading: 'Time', cell: ({ last_at: at }) => html`<${Time} at=${at} />` },
     {
@@ -37,12 +35,12 @@ function columnsFor(session) {
     {
       heading: 'Key',
       cell: ({ key_id: id }) => {
-        return id ? html`<${Id} value=${id} href=${keyHref(id)} />` : html`<${Quiet}>unknown<//>`;
+        return id ? html`<${Id} value=${id} href=${session.keyHref(id)} />` : html`<${Quiet}>unknown<//>`;
       },
     },
     session.isPlatform && {
       heading: 'Organization',
-      cell: ({ organization_id: id }) => html`<${Id} value=${id} href=${organizationHref(id)} />`,
+      cell: ({ organization_id: id }) => html`<${Id} value=${id} href=${session.organizationHref(id)} />`,
     },
     { heading: 'IP address', cell: ({ ip }) => ip ?? html`<${Quiet}>not given<//>` },
   ].filter(Boolean);

@@ -5,7 +5,7 @@ import { Dialog, Field } from '../forms.js';
 import { html } from '../html.js';
 import { KeyStatus, useDependencies } from '../key-status.js';
 import { showSecret } from '../new-secret.js';
-import { Card, CodeList, Empty, Id, NoMatches, Quiet, Table, Time } from '../ui.js';
+import { Card, CodeList, Empty, Id, Name, NoMatches, Quiet, Table, Time } from '../ui.js';
 import { KEY_FIELDS, KeyFields, readNewKey } from './key-form.js';
 import { Limits } from './limits-field.js';
 import { OrganizationField } from './organization-field.js';
@@ -86,19 +86,20 @@ export function KeyTable({
     showSecret('API key created', apiKey);
     list.reload();
   };
-  const organizationHref = (id) => (session.can('admin:orgs') ? `#/organizations/${id}` : undefined);
   const columns = [
     {
       heading: 'Name',
       kind: 'wide',
-      cell: ({ id, name }) => html`<a href=${`#/api-keys/${id}`}>${name}</a>`,
+      cell: ({ id, name }) => html`<a href=${session.keyHref(id)}><${Name}>${name}<//></a>`,
     },
     { heading: 'Starts with', cell: ({ start }) => html`<code class="id">${start}…</code>` },
     !organization &&
       session.isPlatform && {
         heading: 'Organization',
         cell: ({ organization_id: id }) => {
-          return id ? html`<${Id} value=${id} href=${organizationHref(id)} />` : html`<${Quiet}>platform<//>`;
+          return id
+            ? html`<${Id} value=${id} href=${session.organizationHref(id)} />`
+            : html`<${Quiet}>platform<//>`;
         },
       },
     {

@@ -4,7 +4,7 @@ import { Dialog, Field, Problem, Select, isConflict } from '../forms.js';
 import { html, useState } from '../html.js';
 import { KeyStatus, blockerOf, useDependencies } from '../key-status.js';
 import { showSecret } from '../new-secret.js';
-import { Card, CodeList, Facts, Id, MetadataList, Page, PendingPage, Quiet, Time } from '../ui.js';
+import { Card, CodeList, Facts, Id, MetadataList, Name, Page, PendingPage, Quiet, Time } from '../ui.js';
 import { KEY_FIELDS, KeyFields, isAdministrative, readKeyChanges } from './key-form.js';
 import { Limits } from './limits-field.js';
 import { UsageCard } from './usage-card.js';
@@ -54,7 +54,7 @@ function RotateDialog({ apiKey, path, onClose, onRotated }) {
     />`;
   return html`
     <${Dialog}
-      title=${`Rotate ${apiKey.name}`}
+      title=${html`Rotate <${Name}>${apiKey.name}<//>`}
       submitLabel="Rotate"
       onSubmit=${rotate}
       onClose=${onClose}
@@ -81,7 +81,7 @@ function RevokeDialog({ apiKey, path, onClose, onRevoked }) {
     />`;
   return html`
     <${Dialog}
-      title=${`Revoke ${apiKey.name}?`}
+      title=${html`Revoke <${Name}>${apiKey.name}<//>?`}
       submitLabel="Revoke key"
       isDangerous
       onSubmit=${revoke}
@@ -104,10 +104,8 @@ function BlockedNote({ blocker }) {
 function KeyFacts({ session, apiKey }) {
   const none = (text) => html`<${Quiet}>${text}<//>`;
   const codes = (values) => html`<${CodeList} values=${values} />`;
-  const organizationHref = session.can('admin:orgs')
-    ? `#/organizations/${apiKey.organization_id}`
-    : undefined;
-  const ownerHref = session.can('admin:users') ? `#/users/${apiKey.user_id}` : undefined;
+  const organizationHref = session.organizationHref(apiKey.organization_id);
+  const ownerHref = session.userHref(apiKey.user_id);
   const organization = html`<${Id} value=${apiKey.organization_id} href=${organizationHref} />`;
   const hasPlan = apiKey.organization_id !== null;
   const facts = [
@@ -183,7 +181,7 @@ export function Key({ session, id }) {
       <p>The previous secret still works. It expires <${Time} at=${graceEnd} />.</p>
       <button class="small" onClick=${expirePrevious}>Expire now</button>
     </div>`;
-  const reason = apiKey.revoked_reason ? `: ${apiKey.revoked_reason}` : '';
+  const reason = apiKey.revoked_reason && html`: <${Name}>${apiKey.revoked_reason}<//>`;
   const revokedNote = html`
     <div class="note"><p>Revoked <${Time} at=${apiKey.revoked_at} />${reason}</p></div>`;
   const usage = html`

@@ -20,11 +20,11 @@ const SUBJECTS = { key: 'the key', organization: 'its organization' };
 
 const remainingText = (limit) => `${format.count(limit.remaining)} of ${limitText(limit)} left`;
 
-function VerificationResult({ result }) {
+function VerificationResult({ session, result }) {
   const remaining = result.limits.map((limit) => [`${format.words(limit.on)} limit`, remainingText(limit)]);
   const { limited_by: limitedBy, retry_after_seconds: retryTime } = result;
   const facts = [
-    ['Key', html`<${Id} value=${result.key_id} href=${`#/api-keys/${result.key_id}`} />`],
+    ['Key', html`<${Id} value=${result.key_id} href=${session.keyHref(result.key_id)} />`],
     ['Organization', result.organization_id ?? 'platform'],
     ...remaining,
     limitedBy && ['Limited by', `${limitText(limitedBy)} for ${SUBJECTS[limitedBy.on]}`],
@@ -38,7 +38,7 @@ function VerificationResult({ result }) {
 }
 
 /** Verifies a secret as a dry run. */
-function VerifyDialog({ onClose }) {
+function VerifyDialog({ session, onClose }) {
   const [result, setResult] = useState();
   const submit = async (form) => {
     setResult();
@@ -57,7 +57,7 @@ function VerifyDialog({ onClose }) {
     <${Field} label="Secret" name="key" error=${error} type="password" />
     <${Field} label="Required scopes (optional)" name="scopes" error=${error} placeholder="workflows:read" />
     <${Field} label="Client IP address (optional)" name="ip" error=${error} placeholder="203.0.113.7" />
-    ${result && html`<${VerificationResult} result=${result} />`}`;
+    ${result && html`<${VerificationResult} session=${session} result=${result} />`}`;
   return html`
     <${Dialog}
       title="Verify a key"
@@ -99,6 +99,6 @@ export function Keys({ session }) {
       <//>
       <${Problem} error=${catalogue.error} />
       <${KeyTable} session=${session} filter=${filter} isCreating=${isCreating} setCreating=${setCreating} />
-      ${isVerifying && html`<${VerifyDialog} onClose=${() => setVerifying(false)} />`}
+      ${isVerifying && html`<${VerifyDialog} session=${session} onClose=${() => setVerifying(false)} />`}
     <//>`;
 }

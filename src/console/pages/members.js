@@ -5,7 +5,7 @@ import { searchWords } from '../format.js';
 import { Dialog, Field, Problem, Select } from '../forms.js';
 import { html, useState } from '../html.js';
 import { changedFields } from '../patch.js';
-import { Badge, Card, Empty, Loading, Table, Time } from '../ui.js';
+import { Badge, Card, Empty, Loading, Name, Page, Table, Time } from '../ui.js';
 
 const ROLES = ['owner', 'admin', 'member', 'viewer'].map((role) => [role, role]);
 
@@ -85,7 +85,7 @@ function RoleDialog({ user, path, onClose, onChanged }) {
   };
   return html`
     <${Dialog}
-      title=${`Change role of ${user.name}`}
+      title=${html`Change role of <${Name}>${user.name}<//>`}
       onSubmit=${member.value && save}
       onClose=${onClose}
       reload=${member.reload}
@@ -108,7 +108,7 @@ function RemoveDialog({ user, path, onClose, onChanged }) {
     </p>`;
   return html`
     <${Dialog}
-      title=${`Remove ${user.name}?`}
+      title=${html`Remove <${Name}>${user.name}<//>?`}
       submitLabel="Remove"
       isDangerous
       onSubmit=${member.value && confirm}
@@ -119,7 +119,7 @@ function RemoveDialog({ user, path, onClose, onChanged }) {
     <//>`;
 }
 
-export function Members({ organization }) {
+export function Members({ session, organization }) {
   const path = `/organizations/${encodeURIComponent(organization)}/members`;
   const list = useList(path, {}, 'members');
   const [dialog, setDialog] = useState({});
@@ -149,9 +149,9 @@ export function Members({ organization }) {
     {
       heading: 'Name',
       kind: 'wide',
-      cell: ({ user }) => html`<a href=${`#/users/${encodeURIComponent(user.id)}`}>${user.name}</a>`,
+      cell: ({ user }) => html`<a href=${session.userHref(user.id)}><${Name}>${user.name}<//></a>`,
     },
-    { heading: 'Email', kind: 'text', cell: ({ user }) => user.email },
+    { heading: 'Email', kind: 'text', cell: ({ user }) => html`<${Name}>${user.email}<//>` },
     { heading: 'Role', cell: ({ role }) => html`<${Badge} label=${role} />` },
     { heading: 'Added', cell: ({ created_at: at }) => html`<${Time} at=${at} />` },
     { heading: '', kind: 'end', cell: memberButtons },
@@ -172,5 +172,30 @@ export function Members({ organization }) {
       ${name === 'add' && html`<${AddDialog} path=${path} onClose=${close} onChanged=${onChanged} />`}
       ${name === 'role' && html`<${RoleDialog} ...${memberDialogProps} />`}
       ${name === 'remove' && html`<${RemoveDialog} ...${memberDialogProps} />`}
+    <//>`;
+}
+
+/** Asks a platform key that can't list organizations for one. */
+function OrganizationForm() {
+  const open = (event) => {
+    event.preventDefault();
+    const id = new FormData(event.target).get('organization').trim();
+    if (id) location.hash = `#/members/${encodeURIComponent(id)}`;
+  };
+  return html`
+    <${Card}>
+      <form class="inline" onSubmit=${open}>
+        <${Field} label="Organization ID" name="organization" placeholder="org_…" spellcheck="false" />
+        <button>Show members</button>
+      </form>
+    <//>`;
+}
+
+/** The members of an organization as a page, for keys that may not read organizations. */
+export function OrganizationMembers({ session, id = session.organization?.id }) {
+  const members = html`<${Members} session=${session} organization=${id} />`;
+  return html`
+    <${Page} title="Members" lead=${html`<${Name}>${session.organization?.name ?? id}<//>`}>
+      ${id ? members : html`<${OrganizationForm} />`}
     <//>`;
 }

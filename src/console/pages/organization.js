@@ -3,7 +3,7 @@ import { useData } from '../data.js';
 import { Dialog, Field, Select } from '../forms.js';
 import { html, useState } from '../html.js';
 import { changedFields, editedText, metadataPatch } from '../patch.js';
-import { Badge, Card, Facts, Id, MetadataList, Page, PendingPage, Time } from '../ui.js';
+import { Badge, Card, Facts, Id, MetadataList, Name, Page, PendingPage, Time } from '../ui.js';
 import { KeyTable } from './key-table.js';
 import { Limits, OrganizationLimitsField, readLimits } from './limits-field.js';
 import { Members } from './members.js';
@@ -73,7 +73,7 @@ function DeleteDialog({ resource, path, onClose }) {
   };
   return html`
     <${Dialog}
-      title=${`Delete ${data.name}?`}
+      title=${html`Delete <${Name}>${data.name}<//>?`}
       submitLabel="Delete organization"
       isDangerous
       onSubmit=${confirm}
@@ -105,7 +105,7 @@ export function Organization({ session, id }) {
     ${session.isPlatform && deleteButton}`;
   const facts = [
     ['ID', html`<${Id} value=${data.id} />`],
-    ['Email', data.email],
+    ['Email', html`<${Name}>${data.email}<//>`],
     ['Limits', html`<${Limits} limits=${data.limits} />`],
     ['Created', html`<${Time} at=${data.created_at} />`],
     ['Updated', html`<${Time} at=${data.updated_at} />`],
@@ -140,7 +140,7 @@ export function Organization({ session, id }) {
       <${Card}><${Facts} items=${facts} /><//>
       ${session.canReadUsage && usage}
       ${session.can('admin:keys') && keys}
-      ${session.can('admin:users') && html`<${Members} organization=${id} />`}
+      ${session.can('admin:users') && html`<${Members} session=${session} organization=${id} />`}
       ${session.canReadAudit && auditLink}
       ${dialog === 'edit' && editDialog}
       ${dialog === 'delete' && deleteDialog}

@@ -3,7 +3,7 @@ import { useList } from '../data.js';
 import { Filters, isFiltered, useFilters } from '../filters.js';
 import { Dialog, Field, Select } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Empty, Id, NoMatches, Page, Table, Time } from '../ui.js';
+import { Badge, Card, Empty, Id, Name, NoMatches, Page, Table, Time } from '../ui.js';
 import { OrganizationLimitsField, readLimits } from './limits-field.js';
 import { MetadataField, readMetadata } from './metadata.js';
 import { PlanField, useConfiguredNames } from './plans.js';
@@ -65,7 +65,7 @@ export function Organizations({ session }) {
     {
       heading: 'Name',
       kind: 'wide',
-      cell: ({ id, name }) => html`<a href=${`#/organizations/${id}`}>${name}</a>`,
+      cell: ({ id, name }) => html`<a href=${session.organizationHref(id)}><${Name}>${name}<//></a>`,
     },
     { heading: 'ID', cell: ({ id }) => html`<${Id} value=${id} />` },
     { heading: 'Plan', cell: ({ plan }) => html`<${Badge} label=${plan} />` },

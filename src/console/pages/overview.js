@@ -5,7 +5,7 @@ import * as format from '../format.js';
 import { useFilters } from '../filters.js';
 import { Problem } from '../forms.js';
 import { html } from '../html.js';
-import { Card, Empty, Loading, Page, PendingPage } from '../ui.js';
+import { Card, Empty, Loading, Name, Page, PendingPage } from '../ui.js';
 
 const PERIODS = [
   ['24h', '24 hours'],
@@ -82,24 +82,23 @@ export function Overview({ session }) {
   const overview = useData(async () => (await get('/analytics/overview')).data, []);
   if (!overview.value) return html`<${PendingPage} title="Overview" resource=${overview} />`;
   const { busiest_organizations: organizations, busiest_keys: keys } = overview.value;
-  const organizationHref = (id) => `#/organizations/${id}`;
-  const keyHref = (id) => `#/api-keys/${id}`;
   const busiestOrganizations = html`
     <${Card} title="Busiest organizations">
       <${Busiest}
         groups=${organizations}
         empty=${NO_REQUESTS}
-        href=${session.can('admin:orgs') && organizationHref}
+        href=${(id) => session.organizationHref(id)}
       />
     <//>`;
+  const lead = session.organization ? html`<${Name}>${session.organization.name}<//>` : 'All organizations';
   return html`
-    <${Page} title="Overview" lead=${session.organization ? session.organization.name : 'All organizations'}>
+    <${Page} title="Overview" lead=${lead}>
       <${Figures} session=${session} overview=${overview.value} />
       <${Requests} />
       <div class="columns">
         ${session.isPlatform && busiestOrganizations}
         <${Card} title="Busiest keys">
-          <${Busiest} groups=${keys} empty=${NO_REQUESTS} href=${session.can('admin:keys') && keyHref} />
+          <${Busiest} groups=${keys} empty=${NO_REQUESTS} href=${(id) => session.keyHref(id)} />
         <//>
       </div>
     <//>`;

@@ -5,7 +5,7 @@ import * as format from '../format.js';
 import { Filters, useFilters } from '../filters.js';
 import { Field, Problem, Select } from '../forms.js';
 import { html } from '../html.js';
-import { Badge, Card, Empty, Loading, Page, Table } from '../ui.js';
+import { Badge, Card, Empty, Loading, Name, Page, Table } from '../ui.js';
 import { OrganizationField } from './organization-field.js';
 
 const PERIODS = [
@@ -22,11 +22,11 @@ const INTERVALS = [
 ];
 const DEFAULT_FILTERS = { period: '30d', interval: '', group_by: 'key', org_id: '', key_id: '' };
 const GROUPINGS = { key: 'Key', organization: 'Organization', user: 'User', code: 'Outcome' };
-/** Where the pages of groups are, the scope that they need, and the name of the group without an ID. */
-const GROUP_PAGES = {
-  key: { path: 'api-keys', scope: 'admin:keys' },
-  organization: { path: 'organizations', scope: 'admin:orgs', nameOfNull: 'Platform' },
-  user: { path: 'users', scope: 'admin:users', nameOfNull: 'No user' },
+/** The addresses of groups, and the name of the group without an ID. */
+const GROUP_LINKS = {
+  key: { href: (session, id) => session.keyHref(id) },
+  organization: { href: (session, id) => session.organizationHref(id), nameOfNull: 'Platform' },
+  user: { href: (session, id) => session.userHref(id), nameOfNull: 'No user' },
 };
 const FIGURES = [
   ['requests', 'Requests'],
@@ -56,10 +56,12 @@ function GroupName({ session, grouping, group }) {
   if (grouping === 'code') {
     return html`<${Badge} label=${format.words(id)} tone=${id === 'VALID' ? 'good' : 'warn'} />`;
   }
-  const { path, scope, nameOfNull } = GROUP_PAGES[grouping];
+  const { href, nameOfNull } = GROUP_LINKS[grouping];
   // A user that the session can't read has no name and no page.
   if (id && !name) return html`<code>${id}</code>`;
-  return id && session.can(scope) ? html`<a href=${`#/${path}/${id}`}>${name}</a>` : (name ?? nameOfNull);
+  const target = href(session, id);
+  const shownName = html`<${Name}>${name ?? nameOfNull}<//>`;
+  return target ? html`<a href=${target}>${shownName}</a>` : shownName;
 }
 
 function Breakdown({ session, usage, grouping, isLoading }) {

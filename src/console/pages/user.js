@@ -3,7 +3,20 @@ import { useData, useList } from '../data.js';
 import { Dialog, Field, Select } from '../forms.js';
 import { html, useState } from '../html.js';
 import { changedFields, editedText, metadataPatch } from '../patch.js';
-import { Badge, Card, Empty, Facts, Id, MetadataList, Page, PendingPage, Quiet, Table, Time } from '../ui.js';
+import {
+  Badge,
+  Card,
+  Empty,
+  Facts,
+  Id,
+  MetadataList,
+  Name,
+  Page,
+  PendingPage,
+  Quiet,
+  Table,
+  Time,
+} from '../ui.js';
 import { KeyTable } from './key-table.js';
 import { MetadataField, readMetadata } from './metadata.js';
 
@@ -64,7 +77,7 @@ function DeleteDialog({ resource, path, onClose }) {
   };
   return html`
     <${Dialog}
-      title=${`Delete ${data.name}?`}
+      title=${html`Delete <${Name}>${data.name}<//>?`}
       submitLabel="Delete user"
       isDangerous
       onSubmit=${confirm}
@@ -80,12 +93,11 @@ function DeleteDialog({ resource, path, onClose }) {
 
 function Memberships({ session, path }) {
   const list = useList(`${path}/memberships`, {}, 'memberships');
-  const organizationHref = (id) => (session.can('admin:orgs') ? `#/organizations/${id}` : undefined);
   const columns = [
     {
       heading: 'Organization',
       kind: 'wide',
-      cell: ({ organization_id: id }) => html`<${Id} value=${id} href=${organizationHref(id)} />`,
+      cell: ({ organization_id: id }) => html`<${Id} value=${id} href=${session.organizationHref(id)} />`,
     },
     { heading: 'Role', cell: ({ role }) => html`<${Badge} label=${role} />` },
     { heading: 'Added', cell: ({ created_at: at }) => html`<${Time} at=${at} />` },
@@ -114,8 +126,8 @@ export function User({ session, id }) {
     <button class="danger" onClick=${() => setDialog('delete')}>Delete</button>`;
   const facts = [
     ['ID', html`<${Id} value=${data.id} />`],
-    ['Email', data.email],
-    ['External ID', data.external_id ?? html`<${Quiet}>none<//>`],
+    ['Email', html`<${Name}>${data.email}<//>`],
+    ['External ID', data.external_id ? html`<${Name}>${data.external_id}<//>` : html`<${Quiet}>none<//>`],
     ['Created', html`<${Time} at=${data.created_at} />`],
     ['Updated', html`<${Time} at=${data.updated_at} />`],
     ['Metadata', html`<${MetadataList} metadata=${data.metadata} />`],

@@ -3,7 +3,7 @@ import { useList } from '../data.js';
 import { Filters, isFiltered, useFilters } from '../filters.js';
 import { Dialog, Field, Select } from '../forms.js';
 import { html, useState } from '../html.js';
-import { Badge, Card, Empty, Id, NoMatches, Page, Table, Time } from '../ui.js';
+import { Badge, Card, Empty, Id, Name, NoMatches, Page, Table, Time } from '../ui.js';
 import { MetadataField, readMetadata } from './metadata.js';
 
 const STATUS_FILTER = [
@@ -63,8 +63,12 @@ export function Users({ session }) {
   const list = useList('/users', filter);
   const newButton = html`<button class="primary" onClick=${() => setCreating(true)}>New user</button>`;
   const columns = [
-    { heading: 'Name', kind: 'wide', cell: ({ id, name }) => html`<a href=${`#/users/${id}`}>${name}</a>` },
-    { heading: 'Email', kind: 'text', cell: ({ email }) => email },
+    {
+      heading: 'Name',
+      kind: 'wide',
+      cell: ({ id, name }) => html`<a href=${session.userHref(id)}><${Name}>${name}<//></a>`,
+    },
+    { heading: 'Email', kind: 'text', cell: ({ email }) => html`<${Name}>${email}<//>` },
     { heading: 'ID', cell: ({ id }) => html`<${Id} value=${id} />` },
     { heading: 'Status', cell: ({ status }) => html`<${Badge} label=${status} />` },
     { heading: 'Created', cell: ({ created_at: at }) => html`<${Time} at=${at} />` },
