@@ -43,6 +43,7 @@ export class ApiError extends Error {
 }
 
 export const hasKey = () => key !== null;
+export const currentKey = () => key;
 
 /** Keeps the key in the storage of this tab, which is cleared when the tab is closed. */
 export function signIn(newKey) {

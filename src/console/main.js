@@ -2,6 +2,7 @@
 import * as api from './api.js';
 import { useData } from './data.js';
 import { Problem } from './forms.js';
+import { HandOver } from './hand-over.js';
 import { html, render, useEffect, useMemo, useRef, useState } from './html.js';
 import { isPossibleKey } from './key-storage.js';
 import { NewSecret } from './new-secret.js';
@@ -167,7 +168,8 @@ function Frame({ session, pages, onSignOut }) {
     <div class="frame">
       <${Navigation} pages=${pages} currentPage=${page} element=${navigation} />
       <main id="main" tabindex="-1" ref=${main} data-hash=${route.hash}>${notices}${content}</main>
-    </div>`;
+    </div>
+    <${HandOver} session=${session} />`;
 }
 
 /** Shown until the session is loaded, or if that fails. */

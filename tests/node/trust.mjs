@@ -191,4 +191,66 @@ await test('a pasted key gets into no address and no request', {}, async ({ page
   }
 });
 
+await test('a new tab is signed in if the user confirms it', {}, async ({ page, context, faults }) => {
+  await signIn(page);
+  await waitUntilLoaded(page);
+  const tab = await context.newPage();
+  tab.on('pageerror', (error) => faults.push(error.stack));
+  await tab.goto(`${URL}/console/#/api-keys`);
+  const askButton = tab.getByRole('button', { name: 'Use the key of another tab' });
+  const dialog = page.getByRole('dialog');
+  const codeOf = async (place) => /\b\d{4}\b/.exec(await place.innerText())[0];
+
+  // It is refused, withdrawn, and given.
+  await askButton.click();
+  assert.equal(await codeOf(dialog), await codeOf(tab.locator('.other-tab')));
+  await dialog.getByRole('button', { name: 'Don’t sign in' }).click();
+  await tab.getByText('It was not confirmed.').waitFor();
+  await askButton.click();
+  await dialog.waitFor();
+  await tab.getByRole('button', { name: 'Cancel' }).click();
+  await dialog.waitFor({ state: 'detached' });
+  await askButton.click();
+  await dialog.getByRole('button', { name: 'Sign in', exact: true }).click();
+  await tab.getByRole('heading', { name: 'API keys' }).waitFor();
+  const stored = await tab.evaluate(() => [Object.values(sessionStorage), document.cookie]);
+  assert.deepEqual(stored, [[KEY], '']);
+
+  // Without a tab that is signed in, there is nothing to ask.
+  await page.getByRole('button', { name: 'Sign out' }).click();
+  await tab.getByRole('button', { name: 'Sign out' }).click();
+  for (const signedOut of [page, tab]) {
+    await signedOut.getByRole('heading', { name: 'Sign in' }).waitFor();
+    await signedOut.locator('.other-tab').waitFor({ state: 'detached' });
+  }
+});
+
+await test('below a path, no key is handed over', {}, async ({ page, context }) => {
+  // Pages of others can have the same origin there.
+  await context.route('**/below/**', async (route) => {
+    const response = await route.fetch({ url: route.request().url().replace('/below/', '/') });
+    await route.fulfill({ response });
+  });
+  await page.goto(`${URL}/below/console/`);
+  await page.getByLabel('API key').fill(KEY);
+  await page.getByRole('button', { name: 'Sign in' }).click();
+  await page.getByRole('heading', { name: 'Overview' }).waitFor();
+  const tab = await context.newPage();
+  await tab.goto(`${URL}/below/console/`);
+  await tab.getByRole('heading', { name: 'Sign in' }).waitFor();
+  // Nobody answers to what a page of the same origin asks.
+  await tab.evaluate(() => {
+    globalThis.answers = [];
+    const channel = new BroadcastChannel('tollhouse.sign-in');
+    channel.onmessage = ({ data }) => globalThis.answers.push(data);
+    channel.postMessage({ type: 'look' });
+    channel.postMessage({ type: 'ask', request: { id: 'x', code: '1000' } });
+  });
+  await page.getByRole('link', { name: 'Users', exact: true }).click();
+  await waitUntilLoaded(page);
+  assert.equal(await page.getByRole('dialog').count(), 0);
+  assert.deepEqual(await tab.evaluate(() => globalThis.answers), []);
+  assert.equal(await tab.locator('.other-tab').count(), 0);
+});
+
 await done();

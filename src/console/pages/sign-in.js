@@ -1,3 +1,4 @@
+import { AskOtherTab } from '../hand-over.js';
 import { html, useEffect, useRef } from '../html.js';
 
 /** Asks for the key, which is kept in the storage of this tab and nowhere else. */
@@ -39,6 +40,7 @@ export function SignIn({ onKey, isRefused }) {
           </p>
         </div>
         <button class="primary">Sign in</button>
+        <${AskOtherTab} onKey=${onKey} />
         <p class="quiet small-text">
           No key? The first start creates one: it is printed on a terminal, and otherwise saved as${' '}
           <code>admin.key</code> in the data directory. To create another one, run${' '}

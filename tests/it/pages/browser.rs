@@ -69,7 +69,7 @@ fn usage_and_the_audit_log_are_shown_in_chromium() {
 
 #[test]
 fn the_console_loses_no_secret_and_shows_none_in_chromium() {
-    run(&[("trust.mjs", 4)], &dev::serve().url);
+    run(&[("trust.mjs", 6)], &dev::serve().url);
 }
 
 #[test]
