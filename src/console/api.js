@@ -66,7 +66,8 @@ function urlOf(path, query = {}) {
   const url = new URL(withoutSecrets(path), BASE_URL);
   for (const [name, value] of Object.entries(query)) {
     if (value === undefined || value === null || value === '') continue;
-    url.searchParams.set(name, withoutSecrets(String(value)));
+    // A cursor is the server's own, whatever it looks like.
+    url.searchParams.set(name, name === 'cursor' ? value : withoutSecrets(String(value)));
   }
   return url;
 }
