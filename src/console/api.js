@@ -126,6 +126,26 @@ export async function getAll(path, query) {
   return items;
 }
 
+/** How many operations the API accepts in one batch. */
+const MAX_BATCH_OPERATIONS = 100;
+
+/** Sends operations in as few batches as possible. Each stands for itself, and has a result in its place. */
+export async function batch(operations) {
+  const results = [];
+  for (let start = 0; start < operations.length; start += MAX_BATCH_OPERATIONS) {
+    const chunk = operations.slice(start, start + MAX_BATCH_OPERATIONS);
+    const { data } = await post('/batch', { atomic: false, operations: chunk });
+    results.push(...data.results);
+  }
+  return results;
+}
+
+/** Reads the resources at these paths: a map from each path to its result. */
+export async function getMany(paths) {
+  const results = await batch(paths.map((path) => ({ method: 'GET', path })));
+  return new Map(results.map((result, index) => [paths[index], result]));
+}
+
 /** Verifies a secret through the data plane. */
 export async function verify(body) {
   const response = await request('POST', 'v1/keys/verify', { body });

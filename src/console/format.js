@@ -71,5 +71,8 @@ export const auditValue = (value) => (typeof value === 'string' ? value : JSON.s
 /** What was typed so far, as words that the API searches for: at most three of at least two characters. */
 export const searchWords = (typed) => (typed.match(/[\p{L}\p{N}\p{M}]{2,}/gu) ?? []).slice(0, 3).join(' ');
 
+/** The same for a text that may be an ID or the start of a key, which are searched for as they are. */
+export const searchText = (typed) => (/^\w+_\w*$/.test(typed.trim()) ? typed.trim() : searchWords(typed));
+
 /** The value of a `datetime-local` input, which is local time, as the API expects it. */
 export const toApiTime = (localText) => (localText ? new Date(localText).toISOString() : undefined);

@@ -1,11 +1,8 @@
 // Whether keys work. An active key is refused while its organization or its owner is suspended.
-import { call } from './api.js';
+import { getMany } from './api.js';
 import { useData } from './data.js';
 import { html } from './html.js';
 import { Badge } from './ui.js';
-
-/** How many operations the API accepts in one batch. */
-const MAX_BATCH_OPERATIONS = 100;
 
 /** The paths of the organizations and users that the keys depend on, as far as the session may read them. */
 function dependencyPaths(session, keys) {
@@ -19,17 +16,12 @@ function dependencyPaths(session, keys) {
 const organizationPath = (key) => `/organizations/${encodeURIComponent(key.organization_id)}`;
 const userPath = (key) => `/users/${encodeURIComponent(key.user_id)}`;
 
-/** Reads the status of each path's resource. A resource that can't be found is `deleted`. */
+/** The status of each path's resource. A resource that can't be found is `deleted`. */
 async function readStatuses(paths) {
   const statuses = new Map();
-  for (let start = 0; start < paths.length; start += MAX_BATCH_OPERATIONS) {
-    const chunk = paths.slice(start, start + MAX_BATCH_OPERATIONS);
-    const operations = chunk.map((path) => ({ method: 'GET', path }));
-    const { data } = await call('POST', '/batch', { body: { atomic: false, operations } });
-    data.results.forEach(({ status, body }, index) => {
-      if (status === 200) statuses.set(chunk[index], body.data.status);
-      if (status === 404) statuses.set(chunk[index], 'deleted');
-    });
+  for (const [path, { status, body }] of await getMany(paths)) {
+    if (status === 200) statuses.set(path, body.data.status);
+    if (status === 404) statuses.set(path, 'deleted');
   }
   return statuses;
 }

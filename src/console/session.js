@@ -24,6 +24,15 @@ export class Session {
     });
   }
 
+  /** The value of `expand`: of these names, those that the key may read and does not know. */
+  expand(...names) {
+    const isReadable = {
+      organization: this.isPlatform && this.can('admin:orgs'),
+      user: this.can('admin:users'),
+    };
+    return names.filter((name) => isReadable[name]).join(',');
+  }
+
   /** The address of an organization, or of its members if the key may only read those. */
   organizationHref(id) {
     if (this.can('admin:orgs')) return hrefOf('organizations', id);

@@ -72,6 +72,13 @@ export function Id({ value, href }) {
  */
 export const Name = ({ children }) => html`<bdi>${children}</bdi>`;
 
+/** A resource by its name, or by its ID if the name is not known. The tooltip has the ID. */
+export function Reference({ id, name, href }) {
+  if (!id || !name) return html`<${Id} value=${id} href=${href} />`;
+  const shown = html`<${Name}>${name}<//>`;
+  return href ? html`<a href=${href} title=${id}>${shown}</a>` : html`<span title=${id}>${shown}</span>`;
+}
+
 export function Empty({ title, children }) {
   return html`
     <div class="empty">

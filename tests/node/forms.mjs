@@ -473,11 +473,15 @@ await test('new keys and organizations can have limits', {}, async ({ page }) =>
   };
   const chooseNone = (choice) => choice.selectOption('No limits');
   await signIn(page);
-  await submitNew('api-keys', 'New API key', 'key_unlimited', chooseNone);
+  const choosePlatform = () => dialog.getByLabel('No organization (platform key)').check();
+  await submitNew('api-keys', 'New API key', 'key_unlimited', async (choice) => {
+    await choosePlatform();
+    await chooseNone(choice);
+  });
   await dialog.getByRole('heading', { name: 'API key created' }).waitFor();
   await dialog.getByRole('button', { name: 'I have stored it' }).click();
   assert.deepEqual((await read('/api-keys/key_unlimited')).limits, []);
-  await submitNew('api-keys', 'New API key', 'key_inherits', async () => {});
+  await submitNew('api-keys', 'New API key', 'key_inherits', choosePlatform);
   await dialog.getByRole('heading', { name: 'API key created' }).waitFor();
   await dialog.getByRole('button', { name: 'I have stored it' }).click();
   assert.equal((await read('/api-keys/key_inherits')).limits, null);
@@ -530,6 +534,7 @@ await test('a prefix is offered if there are several', {}, async ({ page, expect
     const loaded = page.waitForResponse((response) => response.url().endsWith('/config'));
     await page.getByRole('button', { name: 'New API key' }).click();
     await loaded;
+    await dialog.getByLabel('No organization (platform key)').check();
     await dialog.getByLabel('Name', { exact: true }).fill('New');
   };
   const expectSecret = async (start) => {

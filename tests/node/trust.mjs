@@ -177,7 +177,9 @@ await test('a pasted key gets into no address and no request', {}, async ({ page
   await goTo(page, 'audit');
   await page.getByLabel('Target').fill(key.key);
   await page.getByLabel('Target').press('Enter');
-  await page.getByText('No matches.').waitFor();
+  await page.waitForFunction(() => location.hash.includes('target_id='));
+  await waitUntilLoaded(page);
+  assert.equal(parametersOf(page).get('target_id'), key.id);
   await goTo(page, 'users');
   await page.getByLabel('Search by name, email or ID').fill(`find ${KEY}`);
   await page.getByLabel('Search by name, email or ID').press('Enter');

@@ -4,8 +4,8 @@ import * as format from '../format.js';
 import { Filters, TimeRange, useFilters } from '../filters.js';
 import { Field, Problem, Select } from '../forms.js';
 import { html, useState } from '../html.js';
+import { Picker } from '../picker.js';
 import { Badge, Card, Facts, Id, Name, NoMatches, Page, Quiet, Table, Time } from '../ui.js';
-import { OrganizationField } from './organization-field.js';
 
 const ACTIONS = [
   'organization.create',
@@ -184,15 +184,21 @@ function AuditFilters({ session, filter, onApply }) {
     />
     <datalist id="actions">${options}</datalist>`;
   const organizationField = html`
-    <${OrganizationField} session=${session} name="org_id" value=${filter.org_id} />`;
+    <${Picker}
+      session=${session}
+      kind="organization"
+      label="Organization"
+      name="org_id"
+      value=${filter.org_id}
+    />`;
   return html`
     <${Filters} onApply=${onApply}>
       <${Select} label="Type" name="access" value=${filter.access} options=${ACCESS} />
       <${Field} label="Action" name="action">${actionInput}<//>
       <${Select} label="Outcome" name="outcome" value=${filter.outcome} options=${OUTCOMES} />
       ${session.isPlatform && organizationField}
-      <${Field} label="Target" name="target_id" value=${filter.target_id} placeholder="key_…" />
-      <${Field} label="Actor" name="actor_id" value=${filter.actor_id} placeholder="key_…" />
+      <${Picker} session=${session} kind="any" label="Target" name="target_id" value=${filter.target_id} />
+      <${Picker} session=${session} kind="key" label="Actor" name="actor_id" value=${filter.actor_id} />
       <${TimeRange} filter=${filter} />
     <//>`;
 }

@@ -6,6 +6,7 @@ import { changedFields, editedText, metadataPatch } from '../patch.js';
 import { LimitsField, readLimits } from './limits-field.js';
 import { MetadataField, readMetadata } from './metadata.js';
 import { useConfiguredNames } from './plans.js';
+import { ScopeBoxes } from './scope-boxes.js';
 
 const DAY_MILLISECONDS = 86_400_000;
 const KEEP_EXPIRY = ['keep', 'Keep as is'];
@@ -29,71 +30,6 @@ export const KEY_FIELDS = [
   'limits',
   'metadata',
 ];
-
-/** True for scopes that give access to Tollhouse itself. */
-export const isAdministrative = (scope) =>
-  scope === '*' || scope.startsWith('admin:') || scope.startsWith('keys:');
-
-/**
- * The scopes to choose from: the catalogue, wildcards for each of its resources, and those that the key has.
- */
-function offeredScopes(session, catalogue, chosen) {
-  const single = catalogue.map(({ scope }) => scope);
-  const wildcards = single.map((scope) => `${scope.split(':')[0]}:*`);
-  const all = [...new Set([...single, ...wildcards, ...chosen, '*'])];
-  const isOffered = (scope) => session.canGrant(scope) || chosen.includes(scope);
-  return {
-    api: all.filter((scope) => !isAdministrative(scope)),
-    administrative: all.filter((scope) => isAdministrative(scope) && isOffered(scope)),
-  };
-}
-
-function describeScope(scope, catalogue) {
-  if (scope === '*') return 'Full access';
-  if (scope.endsWith(':*')) return `All ${scope.slice(0, -2)} scopes, including future ones`;
-  return catalogue.find((entry) => entry.scope === scope)?.description;
-}
-
-/**
- * The scopes that an error is about, by their index in the body that was sent. An error about all has none.
- */
-function invalidScopes(error) {
-  const pointers = (error?.details ?? []).map(({ pointer }) => /^\/scopes\/(\d+)/.exec(pointer ?? ''));
-  return pointers.filter(Boolean).map(([, index]) => error.body.scopes[index]);
-}
-
-function ScopeBoxes({ session, catalogue, chosen, error }) {
-  const messageId = useId();
-  const { api, administrative } = offeredScopes(session, catalogue, chosen);
-  const message = error?.messageFor?.('scopes');
-  const invalid = invalidScopes(error);
-  const isInvalid = (scope) => Boolean(message) && (invalid.length === 0 || invalid.includes(scope));
-  const box = (scope) => html`
-    <label class="box" key=${scope}>
-      <input
-        type="checkbox"
-        name="scope"
-        value=${scope}
-        defaultChecked=${chosen.includes(scope)}
-        aria-invalid=${isInvalid(scope) ? 'true' : undefined}
-        aria-describedby=${isInvalid(scope) ? messageId : undefined}
-      />
-      <code>${scope}</code>
-      <span class="quiet small-text">${describeScope(scope, catalogue)}</span>
-    </label>`;
-  const administrativeBoxes = html`
-    <details open=${chosen.some(isAdministrative)}>
-      <summary>Administrative scopes</summary>
-      <div class="boxes">${administrative.map(box)}</div>
-    </details>`;
-  return html`
-    <fieldset>
-      <legend>Scopes</legend>
-      <div class="boxes">${api.map(box)}</div>
-      ${administrative.length > 0 && administrativeBoxes}
-      ${message && html`<p id=${messageId} class="fault">${message}</p>`}
-    </fieldset>`;
-}
 
 function SelfRotationBox({ error, isChecked }) {
   const messageId = useId();

@@ -1,21 +1,69 @@
-import { getAll, post } from '../api.js';
+import { ApiError, getAll, post } from '../api.js';
 import { useData, useList } from '../data.js';
 import { isFiltered } from '../filters.js';
 import { Dialog, Field } from '../forms.js';
-import { html } from '../html.js';
+import { html, useState } from '../html.js';
 import { KeyStatus, useDependencies } from '../key-status.js';
 import { showSecret } from '../new-secret.js';
-import { Card, CodeList, Empty, Id, Name, NoMatches, Quiet, Table, Time } from '../ui.js';
+import { Picker } from '../picker.js';
+import { Card, CodeList, Empty, Name, NoMatches, Quiet, Reference, Table, Time } from '../ui.js';
 import { KEY_FIELDS, KeyFields, readNewKey } from './key-form.js';
 import { Limits } from './limits-field.js';
-import { OrganizationField } from './organization-field.js';
 
 const MAX_SHOWN_SCOPES = 3;
+
+const isPlatformKey = (form) => form.get('ownership') === 'platform';
+
+/** A key without an organization reaches all of them, so that must be what the user chose. */
+function requireOrganization(form) {
+  if (isPlatformKey(form) || form.get('organization_id').trim()) return;
+  const message = 'Choose an organization.';
+  const details = [{ pointer: '/organization_id', message }];
+  throw new ApiError(0, { code: 'NO_ORGANIZATION', message, details });
+}
+
+/** The choice between a key of an organization and a platform key. */
+function OwnershipField({ session, error }) {
+  const [isPlatform, setPlatform] = useState(false);
+  const option = (value, text) => html`
+    <label class="box">
+      <input
+        type="radio"
+        name="ownership"
+        value=${value}
+        checked=${isPlatform === (value === 'platform')}
+        onChange=${() => setPlatform(value === 'platform')}
+      />
+      <span>${text}</span>
+    </label>`;
+  const warning = html`
+    <div class="note warn">
+      <p>A platform key reaches every organization. Create one only for your own services.</p>
+    </div>`;
+  const organization = html`
+    <${Picker}
+      session=${session}
+      kind="organization"
+      label="Organization"
+      name="organization_id"
+      error=${error}
+    />`;
+  return html`
+    <fieldset class="ownership">
+      <legend>Belongs to</legend>
+      <div class="boxes">
+        ${option('organization', 'An organization')}
+        ${option('platform', 'No organization (platform key)')}
+      </div>
+      ${isPlatform ? warning : organization}
+    </fieldset>`;
+}
 
 function CreateDialog({ session, organization, onClose, onCreated }) {
   const catalogue = useData(() => getAll('/scopes', { order: 'asc' }), []);
   const choosesOrganization = session.isPlatform && !organization;
   const create = async (form) => {
+    if (choosesOrganization) requireOrganization(form);
     const body = readNewKey(form);
     if (session.isPlatform && organization) body.organization_id = organization;
     for (const name of ['organization_id', 'user_id', 'id']) {
@@ -26,12 +74,6 @@ function CreateDialog({ session, organization, onClose, onCreated }) {
     onCreated(data);
   };
   const fields = (error) => {
-    const organizationField = html`
-      <${OrganizationField}
-        session=${session}
-        error=${error}
-        hint="Leave empty to create a platform key, which has access to all organizations."
-      />`;
     const idField = html`
       <${Field}
         label="ID (optional)"
@@ -41,13 +83,14 @@ function CreateDialog({ session, organization, onClose, onCreated }) {
         hint="Leave empty to generate one. IDs can’t be changed."
       />`;
     return html`
-      ${choosesOrganization && organizationField}
+      ${choosesOrganization && html`<${OwnershipField} session=${session} error=${error} />`}
       <${KeyFields} session=${session} catalogue=${catalogue.value ?? []} error=${error} />
-      <${Field}
+      <${Picker}
+        session=${session}
+        kind="user"
         label="Owner (optional)"
         name="user_id"
         error=${error}
-        placeholder="user_…"
         hint="A member of the organization. The key is revoked when the membership ends."
       />
       ${session.isPlatform && idField}`;
@@ -78,6 +121,7 @@ export function KeyTable({
 }) {
   const list = useList('/api-keys', {
     ...filter,
+    expand: session.expand('organization'),
     organization_id: organization ?? filter.organization_id,
   });
   const dependencies = useDependencies(session, list.rows);
@@ -96,10 +140,10 @@ export function KeyTable({
     !organization &&
       session.isPlatform && {
         heading: 'Organization',
-        cell: ({ organization_id: id }) => {
-          return id
-            ? html`<${Id} value=${id} href=${session.organizationHref(id)} />`
-            : html`<${Quiet}>platform<//>`;
+        kind: 'text',
+        cell: ({ organization_id: id, organization: expanded }) => {
+          if (!id) return html`<${Quiet}>platform<//>`;
+          return html`<${Reference} id=${id} name=${expanded?.name} href=${session.organizationHref(id)} />`;
         },
       },
     {

@@ -4,9 +4,22 @@ import { Dialog, Field, Problem, Select, isConflict } from '../forms.js';
 import { html, useState } from '../html.js';
 import { KeyStatus, blockerOf, useDependencies } from '../key-status.js';
 import { showSecret } from '../new-secret.js';
-import { Card, CodeList, Facts, Id, MetadataList, Name, Page, PendingPage, Quiet, Time } from '../ui.js';
-import { KEY_FIELDS, KeyFields, isAdministrative, readKeyChanges } from './key-form.js';
+import {
+  Card,
+  CodeList,
+  Facts,
+  Id,
+  MetadataList,
+  Name,
+  Page,
+  PendingPage,
+  Quiet,
+  Reference,
+  Time,
+} from '../ui.js';
+import { KEY_FIELDS, KeyFields, readKeyChanges } from './key-form.js';
 import { Limits } from './limits-field.js';
+import { isAdministrative } from './scope-boxes.js';
 import { UsageCard } from './usage-card.js';
 
 const GRACE_PERIODS = [
@@ -106,12 +119,16 @@ function KeyFacts({ session, apiKey }) {
   const codes = (values) => html`<${CodeList} values=${values} />`;
   const organizationHref = session.organizationHref(apiKey.organization_id);
   const ownerHref = session.userHref(apiKey.user_id);
-  const organization = html`<${Id} value=${apiKey.organization_id} href=${organizationHref} />`;
+  const { organization: expanded, user } = apiKey;
+  const organizationName = expanded?.name ?? session.organization?.name;
+  const organization = html`
+    <${Reference} id=${apiKey.organization_id} name=${organizationName} href=${organizationHref} />`;
+  const owner = html`<${Reference} id=${apiKey.user_id} name=${user?.name} href=${ownerHref} />`;
   const hasPlan = apiKey.organization_id !== null;
   const facts = [
     ['ID', html`<${Id} value=${apiKey.id} />`],
     ['Organization', apiKey.organization_id ? organization : none('platform')],
-    apiKey.user_id && ['Owner', html`<${Id} value=${apiKey.user_id} href=${ownerHref} />`],
+    apiKey.user_id && ['Owner', owner],
     ['Scopes', apiKey.scopes.length > 0 ? codes(apiKey.scopes) : none('none')],
     ['Expires', html`<${Time} at=${apiKey.expires_at} />`],
     ['Allowed IP addresses', apiKey.allowed_ips ? codes(apiKey.allowed_ips) : none('any')],
@@ -127,7 +144,7 @@ function KeyFacts({ session, apiKey }) {
 
 export function Key({ session, id }) {
   const path = `/api-keys/${encodeURIComponent(id)}`;
-  const resource = useData(() => get(path), [id]);
+  const resource = useData(() => get(path, { expand: session.expand('organization', 'user') }), [id]);
   const apiKey = resource.value?.data;
   const dependencies = useDependencies(session, apiKey && [apiKey]);
   const [dialog, setDialog] = useState();

@@ -5,9 +5,9 @@ import { Filters, useFilters } from '../filters.js';
 import { Dialog, Field, Problem, Select } from '../forms.js';
 import { html, useState } from '../html.js';
 import { limitText } from '../limits.js';
+import { Picker } from '../picker.js';
 import { Badge, Facts, Id, Page } from '../ui.js';
 import { KeyTable } from './key-table.js';
-import { OrganizationField } from './organization-field.js';
 
 const STATUSES = [
   ['', 'Any'],
@@ -83,7 +83,13 @@ export function Keys({ session }) {
     ${session.canVerify && verifyButton}
     <button class="primary" onClick=${() => setCreating(true)}>New API key</button>`;
   const organizationField = html`
-    <${OrganizationField} session=${session} value=${filter.organization_id} />`;
+    <${Picker}
+      session=${session}
+      kind="organization"
+      label="Organization"
+      name="organization_id"
+      value=${filter.organization_id}
+    />`;
   return html`
     <${Page}
       title="API keys"
@@ -93,7 +99,7 @@ export function Keys({ session }) {
       <${Filters} onApply=${setFilter}>
         <${Field} label="Search by name, start or ID" name="q" type="search" value=${filter.q} />
         <${Select} label="Status" name="status" value=${filter.status} options=${STATUSES} />
-        <${Field} label="Owner" name="user_id" value=${filter.user_id} placeholder="user_…" />
+        <${Picker} session=${session} kind="user" label="Owner" name="user_id" value=${filter.user_id} />
         <${Select} label="Scope" name="scope" value=${filter.scope} options=${scopeOptions} />
         ${session.isPlatform && organizationField}
       <//>

@@ -1,10 +1,10 @@
 // The members of an organization.
 import { get, patchIfChanged, post, remove } from '../api.js';
 import { useData, useList } from '../data.js';
-import { searchWords } from '../format.js';
 import { Dialog, Field, Problem, Select } from '../forms.js';
 import { html, useState } from '../html.js';
 import { changedFields } from '../patch.js';
+import { Picker } from '../picker.js';
 import { Badge, Card, Empty, Loading, Name, Page, Table, Time } from '../ui.js';
 
 const ROLES = ['owner', 'admin', 'member', 'viewer'].map((role) => [role, role]);
@@ -21,38 +21,20 @@ function RoleField({ error, value }) {
     />`;
 }
 
-function AddDialog({ path, onClose, onChanged }) {
-  const [typed, setTyped] = useState('');
-  const suggestions = useData(async () => {
-    const q = searchWords(typed);
-    return q ? (await get('/users', { q, limit: 8 })).data : [];
-  }, [typed]);
+function AddDialog({ session, path, onClose, onChanged }) {
   const add = async (form) => {
-    const idOrEmail = form.get('user_id').trim();
-    const user = suggestions.value?.find(({ email }) => email === idOrEmail);
-    await post(path, { user_id: user?.id ?? idOrEmail, role: form.get('role') });
+    await post(path, { user_id: form.get('user_id').trim(), role: form.get('role') });
     onChanged();
   };
-  const options = (suggestions.value ?? []).map(
-    ({ email, name }) => html`<option value=${email}>${name}</option>`,
-  );
-  const userInput = (control) => html`
-    <input
-      ...${control}
-      list="member-users"
-      autocomplete="off"
-      onInput=${(event) => setTyped(event.target.value)}
-    />
-    <datalist id="member-users">${options}</datalist>`;
   const fields = (error) => html`
-    <${Field}
+    <${Picker}
+      session=${session}
+      kind="user"
       label="User"
       name="user_id"
       error=${error}
       hint="Search by name or email, or enter an ID. Create new users on the Users page."
-    >
-      ${userInput}
-    <//>
+    />
     <${RoleField} error=${error} value="member" />`;
   return html`
     <${Dialog}
@@ -169,7 +151,7 @@ export function Members({ session, organization }) {
   return html`
     <${Card} title="Members" actions=${addButton}>
       <${Table} list=${list} columns=${columns} label="Members" empty=${empty} />
-      ${name === 'add' && html`<${AddDialog} path=${path} onClose=${close} onChanged=${onChanged} />`}
+      ${name === 'add' && html`<${AddDialog} ...${{ session, path, onClose: close, onChanged }} />`}
       ${name === 'role' && html`<${RoleDialog} ...${memberDialogProps} />`}
       ${name === 'remove' && html`<${RemoveDialog} ...${memberDialogProps} />`}
     <//>`;

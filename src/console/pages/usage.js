@@ -3,10 +3,10 @@ import { UsageChart } from '../chart.js';
 import { useData } from '../data.js';
 import * as format from '../format.js';
 import { Filters, useFilters } from '../filters.js';
-import { Field, Problem, Select } from '../forms.js';
+import { Problem, Select } from '../forms.js';
 import { html } from '../html.js';
+import { Picker } from '../picker.js';
 import { Badge, Card, Empty, Loading, Name, Page, Table } from '../ui.js';
-import { OrganizationField } from './organization-field.js';
 
 const PERIODS = [
   ['24h', '24 hours'],
@@ -95,7 +95,13 @@ export function Usage({ session }) {
   );
   const { data, grouping } = usage.value ?? {};
   const organizationField = html`
-    <${OrganizationField} session=${session} name="org_id" value=${filter.org_id} />`;
+    <${Picker}
+      session=${session}
+      kind="organization"
+      label="Organization"
+      name="org_id"
+      value=${filter.org_id}
+    />`;
   const empty = html`
     <${Card}>
       <${Empty} title="No requests in this period.">
@@ -115,7 +121,7 @@ export function Usage({ session }) {
         <${Select} label="Interval" name="interval" value=${filter.interval} options=${INTERVALS} />
         <${Select} label="Break down by" name="group_by" value=${filter.group_by} options=${groupings} />
         ${session.isPlatform && organizationField}
-        <${Field} label="Key" name="key_id" value=${filter.key_id} placeholder="key_…" />
+        <${Picker} session=${session} kind="key" label="Key" name="key_id" value=${filter.key_id} />
       <//>
       <${Problem} error=${usage.error} retry=${usage.reload} />
       ${!data && !usage.error && html`<${Loading} />`}

@@ -14,6 +14,7 @@ import {
   Page,
   PendingPage,
   Quiet,
+  Reference,
   Table,
   Time,
 } from '../ui.js';
@@ -92,12 +93,15 @@ function DeleteDialog({ resource, path, onClose }) {
 }
 
 function Memberships({ session, path }) {
-  const list = useList(`${path}/memberships`, {}, 'memberships');
+  const list = useList(`${path}/memberships`, { expand: session.expand('organization') }, 'memberships');
   const columns = [
     {
       heading: 'Organization',
       kind: 'wide',
-      cell: ({ organization_id: id }) => html`<${Id} value=${id} href=${session.organizationHref(id)} />`,
+      cell: ({ organization_id: id, organization: expanded }) => {
+        const name = expanded?.name ?? session.organization?.name;
+        return html`<${Reference} id=${id} name=${name} href=${session.organizationHref(id)} />`;
+      },
     },
     { heading: 'Role', cell: ({ role }) => html`<${Badge} label=${role} />` },
     { heading: 'Added', cell: ({ created_at: at }) => html`<${Time} at=${at} />` },

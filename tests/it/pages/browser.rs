@@ -9,7 +9,7 @@ use crate::invariants::wrong_clock::move_stored_time;
 use crate::support::{ADMIN_KEY, Binary};
 
 /// The scripts, and the modules that they import.
-const FILES: [(&str, &str); 18] = [
+const FILES: [(&str, &str); 19] = [
     ("accessibility.mjs", include_str!("../../node/accessibility.mjs")),
     ("analytics.mjs", include_str!("../../node/analytics.mjs")),
     ("axe.mjs", include_str!("../../node/axe.mjs")),
@@ -20,6 +20,7 @@ const FILES: [(&str, &str); 18] = [
     ("guide.mjs", include_str!("../../node/guide.mjs")),
     ("notices.mjs", include_str!("../../node/notices.mjs")),
     ("pages.mjs", include_str!("../../node/pages.mjs")),
+    ("picker.mjs", include_str!("../../node/picker.mjs")),
     ("reading.mjs", include_str!("../../node/reading.mjs")),
     ("reference.mjs", include_str!("../../node/reference.mjs")),
     ("reference_accessibility.mjs", include_str!("../../node/reference_accessibility.mjs")),
@@ -70,6 +71,11 @@ fn usage_and_the_audit_log_are_shown_in_chromium() {
 #[test]
 fn the_console_loses_no_secret_and_shows_none_in_chromium() {
     run(&[("trust.mjs", 6)], &dev::serve().url);
+}
+
+#[test]
+fn organizations_users_keys_and_scopes_are_picked_in_chromium() {
+    run(&[("picker.mjs", 4)], &dev::serve().url);
 }
 
 #[test]
