@@ -133,6 +133,7 @@ await test(
     // It is revoked with a reason.
     await page.getByRole('button', { name: 'Revoke' }).click();
     await dialog.getByLabel('Reason').fill('Leaked in a log');
+    await dialog.getByLabel('Type the name to confirm').fill('Checkout 2');
     await dialog.getByRole('button', { name: 'Revoke key' }).click();
     await page.getByText('Leaked in a log').waitFor();
     assert.equal(await verify(newSecret), 'REVOKED');

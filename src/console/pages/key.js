@@ -17,6 +17,7 @@ import {
   Reference,
   Time,
 } from '../ui.js';
+import { DestructionDialog } from './destruction.js';
 import { KEY_FIELDS, KeyFields, readKeyChanges } from './key-form.js';
 import { Limits } from './limits-field.js';
 import { isAdministrative } from './scope-boxes.js';
@@ -77,7 +78,7 @@ function RotateDialog({ apiKey, path, onClose, onRotated }) {
     <//>`;
 }
 
-function RevokeDialog({ apiKey, path, onClose, onRevoked }) {
+function RevokeDialog({ session, apiKey, path, onClose, onRevoked }) {
   const revoke = async (form) => {
     const reason = form.get('reason').trim();
     await post(`${path}/revoke`, reason ? { reason } : {});
@@ -93,10 +94,12 @@ function RevokeDialog({ apiKey, path, onClose, onRevoked }) {
       hint="Saved with the key."
     />`;
   return html`
-    <${Dialog}
+    <${DestructionDialog}
+      session=${session}
+      subject=${{ apiKey, usageFilter: { key_id: apiKey.id } }}
+      name=${apiKey.name}
       title=${html`Revoke <${Name}>${apiKey.name}<//>?`}
       submitLabel="Revoke key"
-      isDangerous
       onSubmit=${revoke}
       onClose=${onClose}
       fields=${['reason']}
@@ -179,7 +182,10 @@ export function Key({ session, id }) {
   const isDisabled = apiKey.status === 'disabled';
   const canChange = apiKey.scopes.every((scope) => !isAdministrative(scope) || session.canGrant(scope));
   const newStatus = isDisabled ? 'active' : 'disabled';
-  const setStatus = action(() => patch(path, { status: newStatus }, resource.value.etag));
+  // Disabling is for emergencies, so it does not depend on what others changed in the meantime.
+  const setStatus = action(() => {
+    return patch(path, { status: newStatus }, isDisabled ? resource.value.etag : undefined);
+  });
   const expirePrevious = action(() => post(`${path}/expire-previous`));
   const usableActions = html`
     <button onClick=${() => setDialog('rotate')}>Rotate</button>
@@ -216,6 +222,8 @@ export function Key({ session, id }) {
       onClose=${close}
       onSaved=${onChanged}
     />`;
+  const revokeDialog = html`
+    <${RevokeDialog} session=${session} ...${dialogProps} onRevoked=${onChanged} />`;
   return html`
     <${Page} title=${apiKey.name} lead=${lead} actions=${!isRevoked && canChange && actions}>
       <${Problem} error=${error} retry=${isConflict(error) ? reloadAfterConflict : undefined} />
@@ -227,6 +235,6 @@ export function Key({ session, id }) {
       ${session.canReadAudit && activityLink}
       ${dialog === 'edit' && editDialog}
       ${dialog === 'rotate' && html`<${RotateDialog} ...${dialogProps} onRotated=${onRotated} />`}
-      ${dialog === 'revoke' && html`<${RevokeDialog} ...${dialogProps} onRevoked=${onChanged} />`}
+      ${dialog === 'revoke' && revokeDialog}
     <//>`;
 }

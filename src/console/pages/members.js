@@ -6,6 +6,7 @@ import { html, useState } from '../html.js';
 import { changedFields } from '../patch.js';
 import { Picker } from '../picker.js';
 import { Badge, Card, Empty, Loading, Name, Page, Table, Time } from '../ui.js';
+import { DestructionDialog } from './destruction.js';
 
 const ROLES = ['owner', 'admin', 'member', 'viewer'].map((role) => [role, role]);
 
@@ -77,7 +78,7 @@ function RoleDialog({ user, path, onClose, onChanged }) {
     <//>`;
 }
 
-function RemoveDialog({ user, path, onClose, onChanged }) {
+function RemoveDialog({ session, organization, user, path, onClose, onChanged }) {
   const member = useData(() => get(path), [path]);
   const confirm = async () => {
     await remove(path, member.value.etag);
@@ -89,11 +90,14 @@ function RemoveDialog({ user, path, onClose, onChanged }) {
       that this user owns in this organization are revoked. The user is kept.
     </p>`;
   return html`
-    <${Dialog}
+    <${DestructionDialog}
+      session=${session}
+      subject=${{ keyFilter: { organization_id: organization, user_id: user.id } }}
+      name=${user.name}
       title=${html`Remove <${Name}>${user.name}<//>?`}
       submitLabel="Remove"
-      isDangerous
-      onSubmit=${member.value && confirm}
+      isReady=${Boolean(member.value)}
+      onSubmit=${confirm}
       onClose=${onClose}
       reload=${member.reload}
     >
@@ -148,12 +152,14 @@ export function Members({ session, organization }) {
   const add = () => setDialog({ name: 'add' });
   const addButton = html`<button class="small" onClick=${add}>Add member</button>`;
   const empty = html`<${Empty} title="No members yet.">Add the people who manage this organization.<//>`;
+  const removeDialog = html`
+    <${RemoveDialog} ...${memberDialogProps} session=${session} organization=${organization} />`;
   return html`
     <${Card} title="Members" actions=${addButton}>
       <${Table} list=${list} columns=${columns} label="Members" empty=${empty} />
       ${name === 'add' && html`<${AddDialog} ...${{ session, path, onClose: close, onChanged }} />`}
       ${name === 'role' && html`<${RoleDialog} ...${memberDialogProps} />`}
-      ${name === 'remove' && html`<${RemoveDialog} ...${memberDialogProps} />`}
+      ${name === 'remove' && removeDialog}
     <//>`;
 }
 

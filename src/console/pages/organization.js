@@ -4,6 +4,7 @@ import { Dialog, Field, Select } from '../forms.js';
 import { html, useState } from '../html.js';
 import { changedFields, editedText, metadataPatch } from '../patch.js';
 import { Badge, Card, Facts, Id, MetadataList, Name, Page, PendingPage, Time } from '../ui.js';
+import { DestructionDialog } from './destruction.js';
 import { KeyTable } from './key-table.js';
 import { Limits, OrganizationLimitsField, readLimits } from './limits-field.js';
 import { Members } from './members.js';
@@ -65,17 +66,19 @@ function EditDialog({ session, resource, path, onClose, onSaved }) {
     <//>`;
 }
 
-function DeleteDialog({ resource, path, onClose }) {
+function DeleteDialog({ session, resource, path, onClose }) {
   const { data, etag } = resource.value;
   const confirm = async () => {
     await remove(path, etag);
     location.hash = '#/organizations';
   };
   return html`
-    <${Dialog}
+    <${DestructionDialog}
+      session=${session}
+      subject=${{ usageFilter: { org_id: data.id }, keyFilter: { organization_id: data.id } }}
+      name=${data.name}
       title=${html`Delete <${Name}>${data.name}<//>?`}
       submitLabel="Delete organization"
-      isDangerous
       onSubmit=${confirm}
       onClose=${onClose}
       reload=${resource.reload}
@@ -130,7 +133,7 @@ export function Organization({ session, id }) {
   const auditLink = html`<p><a href=${`#/audit?org_id=${encodeURIComponent(id)}`}>Audit log</a></p>`;
   const dialogProps = { resource, path, onClose: close };
   const editDialog = html`<${EditDialog} session=${session} ...${dialogProps} onSaved=${onSaved} />`;
-  const deleteDialog = html`<${DeleteDialog} ...${dialogProps} />`;
+  const deleteDialog = html`<${DeleteDialog} session=${session} ...${dialogProps} />`;
   return html`
     <${Page}
       title=${data.name}

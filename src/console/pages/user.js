@@ -18,6 +18,7 @@ import {
   Table,
   Time,
 } from '../ui.js';
+import { DestructionDialog } from './destruction.js';
 import { KeyTable } from './key-table.js';
 import { MetadataField, readMetadata } from './metadata.js';
 
@@ -70,17 +71,19 @@ function EditDialog({ resource, path, onClose, onSaved }) {
     <//>`;
 }
 
-function DeleteDialog({ resource, path, onClose }) {
+function DeleteDialog({ session, resource, path, onClose }) {
   const { data, etag } = resource.value;
   const confirm = async () => {
     await remove(path, etag);
     location.hash = '#/users';
   };
   return html`
-    <${Dialog}
+    <${DestructionDialog}
+      session=${session}
+      subject=${{ keyFilter: { user_id: data.id } }}
+      name=${data.name}
       title=${html`Delete <${Name}>${data.name}<//>?`}
       submitLabel="Delete user"
-      isDangerous
       onSubmit=${confirm}
       onClose=${onClose}
       reload=${resource.reload}
@@ -152,7 +155,8 @@ export function User({ session, id }) {
   const auditLink = html`<p><a href=${`#/audit?target_id=${encodeURIComponent(id)}`}>Activity</a></p>`;
   const editDialog = html`
     <${EditDialog} resource=${resource} path=${path} onClose=${close} onSaved=${onSaved} />`;
-  const deleteDialog = html`<${DeleteDialog} resource=${resource} path=${path} onClose=${close} />`;
+  const deleteDialog = html`
+    <${DeleteDialog} session=${session} resource=${resource} path=${path} onClose=${close} />`;
   return html`
     <${Page}
       title=${data.name}

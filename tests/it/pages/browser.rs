@@ -9,13 +9,14 @@ use crate::invariants::wrong_clock::move_stored_time;
 use crate::support::{ADMIN_KEY, Binary};
 
 /// The scripts, and the modules that they import.
-const FILES: [(&str, &str); 19] = [
+const FILES: [(&str, &str); 20] = [
     ("accessibility.mjs", include_str!("../../node/accessibility.mjs")),
     ("analytics.mjs", include_str!("../../node/analytics.mjs")),
     ("axe.mjs", include_str!("../../node/axe.mjs")),
     ("browser.mjs", include_str!("../../node/browser.mjs")),
     ("code_forms.mjs", include_str!("../../node/code_forms.mjs")),
     ("console.mjs", include_str!("../../node/console.mjs")),
+    ("destruction.mjs", include_str!("../../node/destruction.mjs")),
     ("forms.mjs", include_str!("../../node/forms.mjs")),
     ("guide.mjs", include_str!("../../node/guide.mjs")),
     ("notices.mjs", include_str!("../../node/notices.mjs")),
@@ -76,6 +77,11 @@ fn the_console_loses_no_secret_and_shows_none_in_chromium() {
 #[test]
 fn organizations_users_keys_and_scopes_are_picked_in_chromium() {
     run(&[("picker.mjs", 4)], &dev::serve().url);
+}
+
+#[test]
+fn what_ends_is_shown_and_confirmed_in_chromium() {
+    run(&[("destruction.mjs", 3)], &dev::serve().url);
 }
 
 #[test]
