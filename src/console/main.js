@@ -7,6 +7,7 @@ import { html, render, useEffect, useMemo, useRef, useState } from './html.js';
 import { isPossibleKey } from './key-storage.js';
 import { NewSecret } from './new-secret.js';
 import { Notices } from './notices.js';
+import { Palette } from './palette.js';
 import { Audit } from './pages/audit.js';
 import { Denials } from './pages/denials.js';
 import { Key } from './pages/key.js';
@@ -158,7 +159,10 @@ function Frame({ session, pages, onSignOut }) {
   return html`
     <a class="skip" href="#main" onClick=${skipToMain}>Skip to content</a>
     <header class="top">
-      <a class="brand" href="#/"><span class="mark" aria-hidden="true"></span>Tollhouse</a>
+      <a class="brand" href="#/" aria-label="Tollhouse">
+        <span class="mark" aria-hidden="true"></span><span>Tollhouse</span>
+      </a>
+      <${Palette} session=${session} pages=${pages} />
       <p class="caller">
         <span class="caller-name"><${Name}>${session.key.name}<//></span>
         <span class="quiet"><${Name}>${session.organization?.name ?? 'Platform'}<//></span>

@@ -31,6 +31,16 @@ export function replaceParameters(changes) {
 }
 
 /**
+ * The dialog that a page opens at first, because its address names it. It is removed from the address: a
+ * reload shows the page.
+ */
+export function useRequestedDialog() {
+  const [dialog] = useState(() => readQuery().dialog);
+  useEffect(() => replaceParameters({ dialog: undefined }), []);
+  return dialog;
+}
+
+/**
  * What `readRoute` makes of the address, with its `hash`; read again whenever the address changes. `visit` is
  * another number for each address that the browser went to, and the same when an address was only replaced.
  */

@@ -72,8 +72,8 @@ function requireName(form, name) {
 
 /**
  * A dialog that ends something with a `name`. `subject` says what ends with it: `usageFilter` selects its
- * requests, and `keyFilter` its keys, unless it is itself the `apiKey`. `children` render further fields. It can
- * be submitted once it `isReady`.
+ * requests, and `keyFilter` its keys, unless it is itself the `apiKey`. `children` render further fields. It
+ * can be submitted once it `isReady`.
  */
 export function DestructionDialog({ session, subject, name, isReady = true, onSubmit, ...dialog }) {
   const { fields = [], children } = dialog;

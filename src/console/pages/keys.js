@@ -6,6 +6,7 @@ import { Dialog, Field, Problem, Select } from '../forms.js';
 import { html, useState } from '../html.js';
 import { limitText } from '../limits.js';
 import { Picker } from '../picker.js';
+import { useRequestedDialog } from '../route.js';
 import { Badge, Facts, Id, Page } from '../ui.js';
 import { KeyTable } from './key-table.js';
 
@@ -73,8 +74,9 @@ function VerifyDialog({ session, onClose }) {
 
 export function Keys({ session }) {
   const [filter, setFilter] = useFilters(NO_FILTERS);
-  const [isVerifying, setVerifying] = useState(false);
-  const [isCreating, setCreating] = useState(false);
+  const requestedDialog = useRequestedDialog();
+  const [isVerifying, setVerifying] = useState(requestedDialog === 'verify');
+  const [isCreating, setCreating] = useState(requestedDialog === 'new');
   const catalogue = useData(() => getAll('/scopes', { order: 'asc' }), []);
   const scopes = ['*', ...(catalogue.value ?? []).map(({ scope }) => scope)];
   const scopeOptions = [['', 'Any'], ...scopes.map((scope) => [scope, scope])];

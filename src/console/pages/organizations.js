@@ -3,6 +3,7 @@ import { useList } from '../data.js';
 import { Filters, isFiltered, useFilters } from '../filters.js';
 import { Dialog, Field, Select } from '../forms.js';
 import { html, useState } from '../html.js';
+import { useRequestedDialog } from '../route.js';
 import { Badge, Card, Empty, Id, Name, NoMatches, Page, Table, Time } from '../ui.js';
 import { OrganizationLimitsField, readLimits } from './limits-field.js';
 import { MetadataField, readMetadata } from './metadata.js';
@@ -53,7 +54,7 @@ function CreateDialog({ plans, meters, onClose, onCreated }) {
 
 export function Organizations({ session }) {
   const [filter, setFilter] = useFilters({ q: '', status: '', plan: '' });
-  const [isCreating, setCreating] = useState(false);
+  const [isCreating, setCreating] = useState(useRequestedDialog() === 'new');
   const list = useList('/organizations', filter);
   const { plans, meters } = useConfiguredNames(session);
   const planFilter = [['', 'Any'], ...plans.map((plan) => [plan, plan])];
@@ -95,6 +96,7 @@ export function Organizations({ session }) {
           list=${list}
           columns=${columns}
           label="Organizations"
+          isEndless
           empty=${isFiltered(filter) ? html`<${NoMatches} />` : noOrganizations}
         />
       <//>

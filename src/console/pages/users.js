@@ -3,6 +3,7 @@ import { useList } from '../data.js';
 import { Filters, isFiltered, useFilters } from '../filters.js';
 import { Dialog, Field, Select } from '../forms.js';
 import { html, useState } from '../html.js';
+import { useRequestedDialog } from '../route.js';
 import { Badge, Card, Empty, Id, Name, NoMatches, Page, Table, Time } from '../ui.js';
 import { MetadataField, readMetadata } from './metadata.js';
 
@@ -59,7 +60,7 @@ function CreateDialog({ session, onClose, onCreated }) {
 
 export function Users({ session }) {
   const [filter, setFilter] = useFilters({ q: '', status: '' });
-  const [isCreating, setCreating] = useState(false);
+  const [isCreating, setCreating] = useState(useRequestedDialog() === 'new');
   const list = useList('/users', filter);
   const newButton = html`<button class="primary" onClick=${() => setCreating(true)}>New user</button>`;
   const columns = [
@@ -97,6 +98,7 @@ export function Users({ session }) {
           list=${list}
           columns=${columns}
           label="Users"
+          isEndless
           empty=${isFiltered(filter) ? html`<${NoMatches} />` : noUsers}
         />
       <//>

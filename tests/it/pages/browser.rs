@@ -9,7 +9,7 @@ use crate::invariants::wrong_clock::move_stored_time;
 use crate::support::{ADMIN_KEY, Binary};
 
 /// The scripts, and the modules that they import.
-const FILES: [(&str, &str); 20] = [
+const FILES: [(&str, &str); 21] = [
     ("accessibility.mjs", include_str!("../../node/accessibility.mjs")),
     ("analytics.mjs", include_str!("../../node/analytics.mjs")),
     ("axe.mjs", include_str!("../../node/axe.mjs")),
@@ -21,6 +21,7 @@ const FILES: [(&str, &str); 20] = [
     ("guide.mjs", include_str!("../../node/guide.mjs")),
     ("notices.mjs", include_str!("../../node/notices.mjs")),
     ("pages.mjs", include_str!("../../node/pages.mjs")),
+    ("palette.mjs", include_str!("../../node/palette.mjs")),
     ("picker.mjs", include_str!("../../node/picker.mjs")),
     ("reading.mjs", include_str!("../../node/reading.mjs")),
     ("reference.mjs", include_str!("../../node/reference.mjs")),
@@ -82,6 +83,11 @@ fn organizations_users_keys_and_scopes_are_picked_in_chromium() {
 #[test]
 fn what_ends_is_shown_and_confirmed_in_chromium() {
     run(&[("destruction.mjs", 3)], &dev::serve().url);
+}
+
+#[test]
+fn everything_is_found_by_a_few_letters_in_chromium() {
+    run(&[("palette.mjs", 2)], &dev::serve().url);
 }
 
 #[test]
