@@ -42,16 +42,17 @@ const PAGE_ROWS = 50;
 const MAX_PAGE_ROWS = 100;
 const MAX_RELOADED_ROWS = 1000;
 
-/** Loads the first `count` rows of a list. A search may return pages that are not full. */
+/** Loads the first `count` rows of a list, or fewer: a search may return pages that are not full. */
 async function loadRows(path, query, count) {
   const rows = [];
   let cursor;
-  do {
+  for (let requests = Math.ceil(count / MAX_PAGE_ROWS); requests > 0; requests -= 1) {
     const limit = Math.min(count - rows.length, MAX_PAGE_ROWS);
     const page = await get(path, { ...query, limit, cursor });
     rows.push(...page.data);
     cursor = page.nextCursor;
-  } while (cursor && count > PAGE_ROWS && rows.length < count);
+    if (!cursor || rows.length === count) break;
+  }
   return { rows, cursor };
 }
 

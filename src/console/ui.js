@@ -1,7 +1,7 @@
 // The building blocks of pages.
 import * as format from './format.js';
 import { Problem } from './forms.js';
-import { html, useCallback, useEffect } from './html.js';
+import { html, useCallback, useEffect, useRef } from './html.js';
 import { useCurrentText } from './now.js';
 
 export function Page({ title, lead, actions, children }) {
@@ -98,31 +98,50 @@ export function PendingPage({ title, resource }) {
   return html`<${Page} title=${title}>${content}<//>`;
 }
 
+/** How far below the window the end of a table is when more rows are loaded. */
+const NEAR_MARGIN = '0px 0px 800px';
+
+/** A button that loads more rows. After an error, only a click tries again. */
+function MoreRows({ list, isAutomatic }) {
+  const { rows, loadMore, loadingMore, error } = list;
+  const element = useRef();
+  const isWaiting = isAutomatic && !loadingMore && !error;
+  useEffect(() => {
+    if (!isWaiting) return undefined;
+    const observer = new IntersectionObserver(([entry]) => entry.isIntersecting && loadMore(), {
+      rootMargin: NEAR_MARGIN,
+    });
+    observer.observe(element.current);
+    return () => observer.disconnect();
+  }, [isWaiting, rows.length]);
+  return html`
+    <div class="more" ref=${element}>
+      <button onClick=${loadMore} disabled=${loadingMore}>${loadingMore ? 'Loading…' : 'Show more'}</button>
+    </div>`;
+}
+
 const plainRow = (item, cells) => html`<tr role="row">${cells}</tr>`;
 
 /**
- * A table of a list. Each column has a `heading`, a function that renders the `cell` of an item, and a `kind`
- * for the style sheet: `wide`, `text`, `num`, or `end`. `renderRow` gets an item and its cells.
+ * A table of a list. Each column has a `heading`, or a `headingCell` in its place, a function that renders
+ * the `cell` of an item, and a `kind` for the style sheet: `wide`, `text`, `num`, `select`, or `end`.
+ * `renderRow` gets an item and its cells. A table that `isEndless` loads more rows when its end comes near;
+ * only the last one of a page can be.
  *
  * The roles repeat what a table has by itself: on a narrow screen, where rows are laid out as cards, it loses
  * them.
  */
-export function Table({ list, columns, label, empty, renderRow = plainRow }) {
+export function Table({ list, columns, label, empty, renderRow = plainRow, isEndless = false }) {
   if (list.error && !list.rows) return html`<${Problem} error=${list.error} retry=${list.reload} />`;
   if (!list.rows) return html`<${Loading} />`;
-  const more = html`
-    <div class="more">
-      <button onClick=${list.loadMore} disabled=${list.loadingMore}>
-        ${list.loadingMore ? 'Loading…' : 'Show more'}
-      </button>
-    </div>`;
+  const more = html`<${MoreRows} list=${list} isAutomatic=${isEndless} />`;
   // A search for few of many rows may return a page without any, and a cursor that continues it.
   if (list.rows.length === 0 && list.loadMore) {
     return html`<${Quiet}>No matches so far.<//> <${Problem} error=${list.error} />${more}`;
   }
   if (list.rows.length === 0) return empty;
-  const headings = columns.map(({ heading, kind }) => {
-    const content = heading || html`<span class="unseen">Actions</span>`;
+  const headings = columns.map(({ heading, headingCell, kind }) => {
+    const content = headingCell ?? (heading || html`<span class="unseen">Actions</span>`);
     return html`<th role="columnheader" scope="col" class=${kind}>${content}</th>`;
   });
   const rows = list.rows.map((item) => {

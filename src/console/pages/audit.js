@@ -265,6 +265,7 @@ export function Audit({ session }) {
           list=${list}
           columns=${columns}
           label="Events"
+          isEndless
           renderRow=${renderRow}
           empty=${html`<${NoMatches} />`}
         />

@@ -100,6 +100,7 @@ export function Denials({ session }) {
           list=${list}
           columns=${columnsFor(session, names)}
           label="Denials"
+          isEndless
           empty=${isFiltered(filter) ? html`<${NoMatches} />` : noDenials}
         />
       <//>

@@ -8,7 +8,9 @@ import { showSecret } from '../new-secret.js';
 import { Picker } from '../picker.js';
 import { Card, CodeList, Empty, Name, NoMatches, Quiet, Reference, Table, Time } from '../ui.js';
 import { KEY_FIELDS, KeyFields, readNewKey } from './key-form.js';
+import { SelectionBar, useSelection } from './key-selection.js';
 import { Limits } from './limits-field.js';
+import { canChangeKey } from './scope-boxes.js';
 
 const MAX_SHOWN_SCOPES = 3;
 
@@ -125,18 +127,22 @@ export function KeyTable({
     organization_id: organization ?? filter.organization_id,
   });
   const dependencies = useDependencies(session, list.rows);
+  const canSelect = (apiKey) => apiKey.status !== 'revoked' && canChangeKey(session, apiKey);
+  const selection = useSelection(list.rows, canSelect);
   const onCreated = (apiKey) => {
     setCreating(false);
     showSecret('API key created', apiKey);
     list.reload();
   };
   const columns = [
+    selection.column,
     {
       heading: 'Name',
       kind: 'wide',
-      cell: ({ id, name }) => html`<a href=${session.keyHref(id)}><${Name}>${name}<//></a>`,
+      cell: ({ id, name, start }) => html`
+        <a href=${session.keyHref(id)}><${Name}>${name}<//></a>
+        <code class="id second-line">${start}…</code>`,
     },
-    { heading: 'Starts with', cell: ({ start }) => html`<code class="id">${start}…</code>` },
     !organization &&
       session.isPlatform && {
         heading: 'Organization',
@@ -179,8 +185,10 @@ export function KeyTable({
         list=${list}
         columns=${columns}
         label="API keys"
+        isEndless=${!title}
         empty=${empty ?? (isFiltered(filter) ? html`<${NoMatches} />` : noKeys)}
       />
+      <${SelectionBar} selection=${selection} onChanged=${list.reload} />
       ${isCreating && createDialog}
     <//>`;
 }

@@ -20,7 +20,7 @@ import {
 import { DestructionDialog } from './destruction.js';
 import { KEY_FIELDS, KeyFields, readKeyChanges } from './key-form.js';
 import { Limits } from './limits-field.js';
-import { isAdministrative } from './scope-boxes.js';
+import { canChangeKey } from './scope-boxes.js';
 import { UsageCard } from './usage-card.js';
 
 const GRACE_PERIODS = [
@@ -180,7 +180,7 @@ export function Key({ session, id }) {
 
   const isRevoked = apiKey.status === 'revoked';
   const isDisabled = apiKey.status === 'disabled';
-  const canChange = apiKey.scopes.every((scope) => !isAdministrative(scope) || session.canGrant(scope));
+  const canChange = canChangeKey(session, apiKey);
   const newStatus = isDisabled ? 'active' : 'disabled';
   // Disabling is for emergencies, so it does not depend on what others changed in the meantime.
   const setStatus = action(() => {

@@ -5,6 +5,10 @@ import { html, useId, useRef, useState } from '../html.js';
 export const isAdministrative = (scope) =>
   scope === '*' || scope.startsWith('admin:') || scope.startsWith('keys:');
 
+/** True if the session may change a key: it has all of the key's administrative scopes. */
+export const canChangeKey = (session, { scopes }) =>
+  scopes.every((scope) => !isAdministrative(scope) || session.canGrant(scope));
+
 const resourceOf = (scope) => scope.split(':')[0];
 
 /**

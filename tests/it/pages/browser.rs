@@ -9,7 +9,7 @@ use crate::invariants::wrong_clock::move_stored_time;
 use crate::support::{ADMIN_KEY, Binary};
 
 /// The scripts, and the modules that they import.
-const FILES: [(&str, &str); 21] = [
+const FILES: [(&str, &str); 22] = [
     ("accessibility.mjs", include_str!("../../node/accessibility.mjs")),
     ("analytics.mjs", include_str!("../../node/analytics.mjs")),
     ("axe.mjs", include_str!("../../node/axe.mjs")),
@@ -28,6 +28,7 @@ const FILES: [(&str, &str); 21] = [
     ("reference_accessibility.mjs", include_str!("../../node/reference_accessibility.mjs")),
     ("reference_page.mjs", include_str!("../../node/reference_page.mjs")),
     ("root.mjs", include_str!("../../node/root.mjs")),
+    ("selection.mjs", include_str!("../../node/selection.mjs")),
     ("testing.mjs", include_str!("../../node/testing.mjs")),
     ("trust.mjs", include_str!("../../node/trust.mjs")),
     ("try_it.mjs", include_str!("../../node/try_it.mjs")),
@@ -88,6 +89,11 @@ fn what_ends_is_shown_and_confirmed_in_chromium() {
 #[test]
 fn everything_is_found_by_a_few_letters_in_chromium() {
     run(&[("palette.mjs", 2)], &dev::serve().url);
+}
+
+#[test]
+fn selected_keys_are_changed_together_in_chromium() {
+    run(&[("selection.mjs", 2)], &dev::serve().url);
 }
 
 #[test]
