@@ -61,7 +61,7 @@ function placeBelow(list, input) {
   });
 }
 
-function Options({ id, input, options, active, isLoading, onPick }) {
+function Options({ id, input, options, active, note, onPick }) {
   const list = useRef();
   useLayoutEffect(() => {
     const place = () => placeBelow(list.current, input.current);
@@ -94,11 +94,10 @@ function Options({ id, input, options, active, isLoading, onPick }) {
         <code class="id">${option.id}</code>
       </li>`;
   });
-  const noteText = isLoading ? 'Loading…' : 'No matches.';
-  const note = html`<li role="option" aria-disabled="true" class="quiet">${noteText}</li>`;
+  const noteItem = html`<li role="option" aria-disabled="true" class="quiet">${note}</li>`;
   return html`
     <ul id=${id} ref=${list} role="listbox" class="options" popover="manual" aria-label="Matches">
-      ${options.length > 0 ? items : note}
+      ${options.length > 0 ? items : noteItem}
     </ul>`;
 }
 
@@ -126,7 +125,7 @@ function PickerControl({ kind, control, value, placeholder }) {
     return () => clearTimeout(timer);
   }, [typed]);
   const found = useData(async () => {
-    if (!isOpen) return { searched, options: [] };
+    if (!isOpen) return undefined;
     return { searched, options: await loadOptions(kind, searched) };
   }, [isOpen, searched]);
   const isCurrent = !found.loading && found.value?.searched === (typed ?? '');
@@ -190,7 +189,7 @@ function PickerControl({ kind, control, value, placeholder }) {
       input=${input}
       options=${options}
       active=${active}
-      isLoading=${!isCurrent}
+      note=${found.error?.message ?? (isCurrent ? 'No matches.' : 'Loading…')}
       onPick=${pick}
     />`;
   return html`

@@ -1,6 +1,6 @@
 // One field for organizations, users and keys: by words, by ID, with the keyboard. And names in place of IDs.
 import assert from 'node:assert/strict';
-import { create, goTo, read, signIn, waitUntilLoaded } from './browser.mjs';
+import { KEY, URL, create, goTo, read, signIn, waitUntilLoaded } from './browser.mjs';
 import { done, test } from './testing.mjs';
 
 const parametersOf = (page) => new URLSearchParams(page.url().split('?')[1]);
@@ -16,7 +16,7 @@ await test('an organization is picked by words, with the keyboard only', {}, asy
   // What is typed quickly is searched for once.
   const searches = [];
   context.on('request', (request) => {
-    const query = new URL(request.url()).searchParams;
+    const query = new globalThis.URL(request.url()).searchParams;
     if (request.url().includes('/admin/v1/organizations?')) searches.push(query.get('q'));
   });
   await organization.pressSequentially('kestrel', { delay: 5 });
@@ -157,6 +157,41 @@ await test('scopes are grouped, filtered and preset', {}, async ({ page }) => {
   await dialog.getByRole('button', { name: 'I have stored it' }).click();
   const { scopes } = await read('/api-keys/key_filtered');
   assert.deepEqual(scopes.toSorted(), ['transactions:write', 'workflows:read']);
+});
+
+await test('a key of an organization types the prefix', {}, async ({ page, expectedStatuses }) => {
+  const headers = { authorization: `Bearer ${KEY}`, 'content-type': 'application/json' };
+  const config = await fetch(`${URL}/admin/v1/config`, { headers });
+  const configured = await fetch(`${URL}/admin/v1/config`, {
+    method: 'PATCH',
+    headers: { ...headers, 'if-match': config.headers.get('etag') },
+    body: JSON.stringify({ keys: { prefixes: ['toll', 'acme_test'] } }),
+  });
+  assert.equal(configured.status, 200);
+  const body = { organization_id: 'org_123', name: 'Own keys', scopes: ['admin:keys'] };
+  await signIn(page, (await create('/api-keys', body)).key);
+  await goTo(page, 'api-keys');
+  const dialog = page.getByRole('dialog');
+  const prefix = dialog.getByLabel('Prefix (optional)');
+  const createKey = async (typed) => {
+    await page.getByRole('button', { name: 'New API key' }).click();
+    await dialog.getByLabel('Name', { exact: true }).fill('Prefixed');
+    await prefix.fill(typed);
+    await dialog.getByRole('button', { name: 'Create' }).click();
+  };
+  for (const [typed, start] of [
+    ['', 'toll_'],
+    ['acme_test', 'acme_test_'],
+  ]) {
+    await createKey(typed);
+    const secret = await dialog.locator('.secret code').innerText();
+    assert.ok(secret.startsWith(start) && secret.length === start.length + 38, secret.slice(0, 12));
+    await dialog.getByRole('button', { name: 'I have stored it' }).click();
+  }
+  expectedStatuses.add('400');
+  await createKey('unknown');
+  const field = dialog.locator('.field', { has: page.getByLabel('Prefix (optional)') });
+  await field.locator('.fault').waitFor();
 });
 
 await done();

@@ -52,19 +52,29 @@ function SelfRotationBox({ error, isChecked }) {
     </div>`;
 }
 
+/** The prefix of a new key. It is typed if the configured ones can't be read. If there is one, it is that. */
+function PrefixField({ prefixes, error }) {
+  if (!prefixes) {
+    return html`
+      <${Field}
+        label="Prefix (optional)"
+        name="prefix"
+        error=${error}
+        spellcheck="false"
+        hint="One of the configured prefixes. Leave empty for the default."
+      />`;
+  }
+  if (prefixes.length < 2) return null;
+  const options = prefixes.map((prefix) => [prefix, `${prefix}_…`]);
+  return html`
+    <${Select} label="Prefix" name="prefix" error=${error} value=${prefixes[0]} options=${options} />`;
+}
+
 /** The fields of a new key, or of the key `before` if it is edited. */
 export function KeyFields({ session, catalogue, error, before }) {
   const [expiry, setExpiry] = useState(before ? 'keep' : 'default');
   const expiries = [before ? KEEP_EXPIRY : DEFAULT_EXPIRY, ...EXPIRIES];
   const { meters, prefixes } = useConfiguredNames(session);
-  const prefixField = html`
-    <${Select}
-      label="Prefix"
-      name="prefix"
-      error=${error}
-      value=${prefixes[0]}
-      options=${prefixes.map((prefix) => [prefix, `${prefix}_…`])}
-    />`;
   const isDateShown = expiry === 'at' || error?.messageFor?.('expires_at');
   const dateField = html`
     <${Field}
@@ -90,7 +100,7 @@ export function KeyFields({ session, catalogue, error, before }) {
     />`;
   return html`
     <${Field} label="Name" name="name" error=${error} value=${before?.name} />
-    ${!before && prefixes.length > 1 && prefixField}
+    ${!before && html`<${PrefixField} prefixes=${prefixes} error=${error} />`}
     <${ScopeBoxes} session=${session} catalogue=${catalogue} chosen=${before?.scopes ?? []} error=${error} />
     <${Select}
       label="Expires"
@@ -147,7 +157,8 @@ export function readNewKey(form) {
   for (const [name, value] of Object.entries({ allowed_ips, self_rotation, limits })) {
     if (value) body[name] = value;
   }
-  if (form.has('prefix')) body.prefix = form.get('prefix');
+  const prefix = form.get('prefix')?.trim();
+  if (prefix) body.prefix = prefix;
   const metadata = readMetadata(form);
   if (Object.keys(metadata).length > 0) body.metadata = metadata;
   return body;

@@ -8,18 +8,18 @@ const DEFAULT_PLANS = ['standard', 'enterprise'];
 
 /**
  * The names that forms offer: of plans, meters, and prefixes of keys. Sessions that may not read the settings
- * get the default plans, no meters, and no prefixes.
+ * get the default plans; meters and prefixes are typed then.
  */
 export function useConfiguredNames(session) {
   const { value, error } = useData(async () => {
     if (!session.canConfigure) return {};
     return (await get('/config')).data;
   }, []);
-  const areMetersReadable = session.canConfigure && !error;
+  const isReadable = session.canConfigure && !error;
   return {
     plans: value?.plans ? Object.keys(value.plans) : DEFAULT_PLANS,
-    meters: areMetersReadable ? (value?.meters ?? [REQUESTS]) : undefined,
-    prefixes: value?.keys?.prefixes ?? [],
+    meters: isReadable ? (value?.meters ?? [REQUESTS]) : undefined,
+    prefixes: isReadable ? (value?.keys?.prefixes ?? []) : undefined,
   };
 }
 

@@ -78,7 +78,7 @@ fn the_console_loses_no_secret_and_shows_none_in_chromium() {
 
 #[test]
 fn organizations_users_keys_and_scopes_are_picked_in_chromium() {
-    run(&[("picker.mjs", 4)], &dev::serve().url);
+    run(&[("picker.mjs", 5)], &dev::serve().url);
 }
 
 #[test]
