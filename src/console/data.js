@@ -35,6 +35,18 @@ export function useData(load, dependencies) {
   return { ...state, reload, replace };
 }
 
+/** How often what changes by itself is loaded again. */
+const REFRESH_MILLISECONDS = 10_000;
+
+/** Calls `reload` again and again while the page is in sight. */
+export function useRefresh(reload) {
+  useEffect(() => {
+    const refresh = () => document.visibilityState === 'visible' && reload();
+    const timer = setInterval(refresh, REFRESH_MILLISECONDS);
+    return () => clearInterval(timer);
+  }, [reload]);
+}
+
 /** The number of rows that a list begins with, and that are added to it at a time. */
 const PAGE_ROWS = 50;
 

@@ -38,7 +38,7 @@ export function useDependencies(session, keys = []) {
 }
 
 /** What keeps an active key from working: its organization or its owner, and the status of that. */
-export function blockerOf(key, dependencies) {
+function blockerOf(key, dependencies) {
   if (key.status !== 'active') return undefined;
   const organization = key.organization_id && dependencies.get(organizationPath(key));
   const owner = key.user_id && dependencies.get(userPath(key));

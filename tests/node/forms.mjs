@@ -680,7 +680,7 @@ await test('an active key that does not work shows why', {}, async ({ page }) =>
       .waitFor();
     assert.equal(await lead.locator('.badge').count(), 1);
   };
-  const note = page.locator('main').getByText('This key does not work because');
+  const note = page.locator('main').getByText('Refused: its');
 
   await signIn(page);
   await expectStatus('Owned', 'active', true);

@@ -44,7 +44,7 @@ for (const viewport of SIZES) {
     }
 
     await goTo(page, `api-keys/${suspendedKey}`);
-    await page.getByText('does not work').waitFor();
+    await page.getByText('Refused:').waitFor();
     await takeScreenshot('key-suspended');
     await goTo(page, 'audit?action=organization.update');
     await page

@@ -2,7 +2,7 @@ import { getAll, get, patch, patchIfChanged, post } from '../api.js';
 import { useData } from '../data.js';
 import { Dialog, Field, Problem, Select, isConflict } from '../forms.js';
 import { html, useState } from '../html.js';
-import { KeyStatus, blockerOf, useDependencies } from '../key-status.js';
+import { KeyStatus, useDependencies } from '../key-status.js';
 import { showSecret } from '../new-secret.js';
 import {
   Card,
@@ -18,6 +18,7 @@ import {
   Time,
 } from '../ui.js';
 import { DestructionDialog } from './destruction.js';
+import { KeyAnswer, KeyDenials } from './key-answer.js';
 import { KEY_FIELDS, KeyFields, readKeyChanges } from './key-form.js';
 import { Limits } from './limits-field.js';
 import { canChangeKey } from './scope-boxes.js';
@@ -108,15 +109,6 @@ function RevokeDialog({ session, apiKey, path, onClose, onRevoked }) {
     <//>`;
 }
 
-/** Tells that an active key does not work, and why. */
-function BlockedNote({ blocker }) {
-  const { subject, status, href } = blocker;
-  return html`
-    <div class="note warn">
-      <p>This key does not work because its ${subject} is ${status}. <a href=${href}>View ${subject}</a></p>
-    </div>`;
-}
-
 function KeyFacts({ session, apiKey }) {
   const none = (text) => html`<${Quiet}>${text}<//>`;
   const codes = (values) => html`<${CodeList} values=${values} />`;
@@ -197,7 +189,6 @@ export function Key({ session, id }) {
   const lead = html`
     <${KeyStatus} apiKey=${apiKey} dependencies=${dependencies} /> <code class="id">${apiKey.start}…</code>`;
 
-  const blocker = blockerOf(apiKey, dependencies);
   const graceEnd = apiKey.previous_secret_expires_at;
   const graceNote = html`
     <div class="note" role="status">
@@ -227,11 +218,12 @@ export function Key({ session, id }) {
   return html`
     <${Page} title=${apiKey.name} lead=${lead} actions=${!isRevoked && canChange && actions}>
       <${Problem} error=${error} retry=${isConflict(error) ? reloadAfterConflict : undefined} />
-      ${blocker && html`<${BlockedNote} blocker=${blocker} />`}
       ${graceEnd && graceNote}
       ${isRevoked && revokedNote}
+      ${!isRevoked && html`<${KeyAnswer} session=${session} apiKey=${apiKey} />`}
       <${KeyFacts} session=${session} apiKey=${apiKey} />
       ${session.canReadUsage && usage}
+      ${session.canReadUsage && html`<${KeyDenials} apiKey=${apiKey} />`}
       ${session.canReadAudit && activityLink}
       ${dialog === 'edit' && editDialog}
       ${dialog === 'rotate' && html`<${RotateDialog} ...${dialogProps} onRotated=${onRotated} />`}

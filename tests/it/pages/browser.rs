@@ -9,7 +9,7 @@ use crate::invariants::wrong_clock::move_stored_time;
 use crate::support::{ADMIN_KEY, Binary};
 
 /// The scripts, and the modules that they import.
-const FILES: [(&str, &str); 22] = [
+const FILES: [(&str, &str); 23] = [
     ("accessibility.mjs", include_str!("../../node/accessibility.mjs")),
     ("analytics.mjs", include_str!("../../node/analytics.mjs")),
     ("axe.mjs", include_str!("../../node/axe.mjs")),
@@ -19,6 +19,7 @@ const FILES: [(&str, &str); 22] = [
     ("destruction.mjs", include_str!("../../node/destruction.mjs")),
     ("forms.mjs", include_str!("../../node/forms.mjs")),
     ("guide.mjs", include_str!("../../node/guide.mjs")),
+    ("key_answer.mjs", include_str!("../../node/key_answer.mjs")),
     ("notices.mjs", include_str!("../../node/notices.mjs")),
     ("pages.mjs", include_str!("../../node/pages.mjs")),
     ("palette.mjs", include_str!("../../node/palette.mjs")),
@@ -94,6 +95,11 @@ fn everything_is_found_by_a_few_letters_in_chromium() {
 #[test]
 fn selected_keys_are_changed_together_in_chromium() {
     run(&[("selection.mjs", 2)], &dev::serve().url);
+}
+
+#[test]
+fn a_key_says_whether_it_works_in_chromium() {
+    run(&[("key_answer.mjs", 1)], &dev::serve().url);
 }
 
 #[test]
