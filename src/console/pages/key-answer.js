@@ -5,6 +5,7 @@ import * as format from '../format.js';
 import { Field, Problem } from '../forms.js';
 import { html, useState } from '../html.js';
 import { limitText } from '../limits.js';
+import { Snippets } from '../snippets.js';
 import { Badge, Card, Empty, Loading, Quiet, Table, Time } from '../ui.js';
 
 const REASONS = {
@@ -132,6 +133,10 @@ export function KeyAnswer({ session, apiKey }) {
       ${result && html`<${Answer} session=${session} apiKey=${apiKey} result=${result} />`}
       ${gauges?.length > 0 && html`<ul class="gauges">${gauges}</ul>`}
       <${Check} session=${session} apiKey=${apiKey} />
+      <details>
+        <summary>Verify in code</summary>
+        <${Snippets} />
+      </details>
     <//>`;
 }
 

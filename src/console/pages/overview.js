@@ -1,11 +1,12 @@
 import { get } from '../api.js';
 import { Busiest, UsageChart } from '../chart.js';
-import { useData } from '../data.js';
+import { useData, useRefresh } from '../data.js';
 import * as format from '../format.js';
 import { useFilters } from '../filters.js';
 import { Problem } from '../forms.js';
 import { html } from '../html.js';
 import { Card, Empty, Loading, Name, Page, PendingPage } from '../ui.js';
+import { Checklist } from './checklist.js';
 
 const PERIODS = [
   ['24h', '24 hours'],
@@ -13,6 +14,9 @@ const PERIODS = [
   ['30d', '30 days'],
 ];
 const NO_REQUESTS = 'No requests in the last 24 hours.';
+
+/** The longest period of usage. If there is none in it, nothing was verified yet. */
+const EVER = { period: '365d', interval: 'day' };
 
 function Figure({ name, value, note, href }) {
   const content = html`
@@ -80,6 +84,15 @@ function Requests() {
 
 export function Overview({ session }) {
   const overview = useData(async () => (await get('/analytics/overview')).data, []);
+  useRefresh(overview.reload);
+  const wasQuiet = overview.value?.last_24h.requests === 0;
+  // Only asked where the last day does not say it: this read is recorded in the audit log.
+  const usage = useData(
+    async () => (wasQuiet ? (await get('/analytics/usage', EVER)).data : undefined),
+    [wasQuiet],
+  );
+  const isKnown = !wasQuiet || Boolean(usage.value ?? usage.error);
+  const isNew = wasQuiet && usage.value?.totals.requests === 0 && session.can('admin:keys');
   if (!overview.value) return html`<${PendingPage} title="Overview" resource=${overview} />`;
   const { busiest_organizations: organizations, busiest_keys: keys } = overview.value;
   const busiestOrganizations = html`
@@ -93,8 +106,9 @@ export function Overview({ session }) {
   const lead = session.organization ? html`<${Name}>${session.organization.name}<//>` : 'All organizations';
   return html`
     <${Page} title="Overview" lead=${lead}>
+      ${isNew && html`<${Checklist} session=${session} overview=${overview.value} />`}
       <${Figures} session=${session} overview=${overview.value} />
-      <${Requests} />
+      ${isKnown && !isNew && html`<${Requests} />`}
       <div class="columns">
         ${session.isPlatform && busiestOrganizations}
         <${Card} title="Busiest keys">

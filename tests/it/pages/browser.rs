@@ -9,7 +9,7 @@ use crate::invariants::wrong_clock::move_stored_time;
 use crate::support::{ADMIN_KEY, Binary};
 
 /// The scripts, and the modules that they import.
-const FILES: [(&str, &str); 23] = [
+const FILES: [(&str, &str); 24] = [
     ("accessibility.mjs", include_str!("../../node/accessibility.mjs")),
     ("analytics.mjs", include_str!("../../node/analytics.mjs")),
     ("axe.mjs", include_str!("../../node/axe.mjs")),
@@ -19,6 +19,7 @@ const FILES: [(&str, &str); 23] = [
     ("destruction.mjs", include_str!("../../node/destruction.mjs")),
     ("forms.mjs", include_str!("../../node/forms.mjs")),
     ("guide.mjs", include_str!("../../node/guide.mjs")),
+    ("home.mjs", include_str!("../../node/home.mjs")),
     ("key_answer.mjs", include_str!("../../node/key_answer.mjs")),
     ("notices.mjs", include_str!("../../node/notices.mjs")),
     ("pages.mjs", include_str!("../../node/pages.mjs")),
@@ -100,6 +101,11 @@ fn selected_keys_are_changed_together_in_chromium() {
 #[test]
 fn a_key_says_whether_it_works_in_chromium() {
     run(&[("key_answer.mjs", 1)], &dev::serve().url);
+}
+
+#[test]
+fn the_first_steps_are_ticked_in_chromium() {
+    run(&[("home.mjs", 1)], &dev::serve().url);
 }
 
 #[test]
