@@ -53,6 +53,19 @@ for (const viewport of SIZES) {
       .click();
     await takeScreenshot('audit-details');
 
+    await goTo(page, 'api-keys');
+    await page.getByRole('checkbox', { name: 'Select Bookings' }).check();
+    await takeScreenshot('selected-keys');
+    await page.keyboard.press('Control+k');
+    await dialog.getByRole('combobox').fill('acme');
+    await dialog.locator('[aria-busy="false"]').waitFor();
+    await takeScreenshot('search');
+    await page.keyboard.press('Escape');
+    await openDialog('api-keys/key_123', 'Revoke');
+    await dialog.getByText('In use now.').waitFor();
+    await takeScreenshot('revoke');
+    await dialog.getByRole('button', { name: 'Cancel' }).click();
+
     await openDialog('organizations/org_123', 'Edit');
     await dialog.getByLabel('Limits', { exact: true }).selectOption('Custom limits');
     await dialog.getByLabel('Limits: amount 1').fill('500');
@@ -70,6 +83,7 @@ for (const viewport of SIZES) {
     await dialog.getByRole('button', { name: 'Create' }).click();
     await page.getByRole('heading', { name: 'API key created' }).waitFor();
     await takeScreenshot('secret');
+    await dialog.getByRole('button', { name: 'I have stored it' }).click();
 
     for (const path of ['home', 'quickstart', 'concepts/verification']) {
       await page.goto(`${URL}/docs/${path}`);

@@ -28,7 +28,7 @@ await test('selected keys are disabled and revoked', {}, async ({ page, context 
   assert.equal(await bar.count(), 0);
   await box('One').check();
   await box('Two').check();
-  await bar.getByText('2 keys selected').waitFor();
+  await bar.getByText('2 selected').waitFor();
   await bar.getByRole('button', { name: 'Disable' }).click();
   await bar.waitFor({ state: 'detached' });
   assert.deepEqual(await statusesOf(keys), ['disabled', 'disabled', 'active', 'active']);
@@ -42,7 +42,7 @@ await test('selected keys are disabled and revoked', {}, async ({ page, context 
   // All of them. One was revoked in the meantime, which is no failure.
   await waitUntilLoaded(page);
   await page.getByRole('checkbox', { name: 'Select all' }).check();
-  await bar.getByText('4 keys selected').waitFor();
+  await bar.getByText('4 selected').waitFor();
   await callApi('POST', `/admin/v1/api-keys/${keys[3].id}/revoke`);
   await bar.getByRole('button', { name: 'Revoke' }).click();
   const dialog = page.getByRole('dialog', { name: 'Revoke 4 keys?' });

@@ -146,10 +146,10 @@ export function SelectionBar({ selection, onChanged }) {
   const close = () => setRevoked();
   const bar = html`
     <div class="selection" role="region" aria-label="Selected keys">
-      <span role="status">${keysText(selected.length)} selected</span>
-      <button disabled=${isBusy} onClick=${disableSelected}>Disable</button>
-      <button class="danger" onClick=${() => setRevoked(selected)}>Revoke</button>
-      <button onClick=${clear}>Clear</button>
+      <span role="status">${format.count(selected.length)} selected</span>
+      <button class="small" disabled=${isBusy} onClick=${disableSelected}>Disable</button>
+      <button class="small danger" onClick=${() => setRevoked(selected)}>Revoke</button>
+      <button class="small" onClick=${clear}>Clear</button>
       <${Problem} error=${error} />
     </div>`;
   return html`
