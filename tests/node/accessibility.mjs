@@ -134,6 +134,19 @@ for (const colorScheme of ['light', 'dark']) {
       await check(`${path}: ${button}`);
       await page.keyboard.press('Escape');
     }
+    await goTo(page, 'api-keys');
+    await page.getByRole('checkbox', { name: 'Select Bookings' }).check();
+    await check('selected keys');
+    await page.getByRole('button', { name: 'New API key' }).click();
+    await page.getByRole('dialog').getByRole('combobox', { name: 'Organization' }).fill('kestrel');
+    await page.locator('.options', { hasText: 'org_kestrel' }).waitFor();
+    await check('an open picker');
+    await page.keyboard.press('Escape');
+    await page.keyboard.press('Escape');
+    await goTo(page, 'api-keys/key_123');
+    await page.getByText('Check a request').click();
+    await page.getByText('Verify in code').click();
+    await check('a key with its code');
     await page.setViewportSize({ width: 390, height: 844 });
     await goTo(page, '');
     await check('overview on a phone');
