@@ -1,7 +1,9 @@
 //! Embeds the files of `src/console` and `src/docs` and the documentation into the program, compressed at build time. A
 //! page is served under its name. The files it loads are served below a version, a hash of all these files, so that they
-//! can be cached indefinitely.
+//! can be cached indefinitely. States the version of the program, with the commit that is built.
 
+#[path = "build/commit.rs"]
+mod commit;
 #[path = "build/mod.rs"]
 mod documentation;
 
@@ -15,6 +17,7 @@ use std::path::{Path, PathBuf};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
+use commit::Commit;
 use documentation::{Documentation, Target};
 
 /// Paths and contents.
@@ -54,6 +57,7 @@ struct Page {
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
+    state_version()?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     for path in ["build", "docs", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md"] {
         println!("cargo::rerun-if-changed={path}");
@@ -101,6 +105,37 @@ fn main() -> Result<(), Box<dyn Error>> {
     );
     fs::write(out.join("pages.rs"), table)?;
     Ok(())
+}
+
+/// Sets `TOLLHOUSE_VERSION`, such as `1.0.0 (abc1234 2026-11-28)`, and `TOLLHOUSE_DATE` for the code.
+fn state_version() -> Result<(), Box<dyn Error>> {
+    let commit = commit()?;
+    let name = std::env::var("CARGO_PKG_VERSION")?;
+    let version = commit.as_ref().map_or(name.clone(), |commit| format!("{name} ({commit})"));
+    let date = commit.and_then(|commit| commit.date).unwrap_or_default();
+    println!("cargo::rustc-env=TOLLHOUSE_VERSION={version}");
+    println!("cargo::rustc-env=TOLLHOUSE_DATE={date}");
+    Ok(())
+}
+
+/// The commit, from `TOLLHOUSE_COMMIT` and `SOURCE_DATE_EPOCH`, or from Git. Only optimized builds read it from Git,
+/// because each commit has to compile everything again then.
+fn commit() -> Result<Option<Commit>, Box<dyn Error>> {
+    println!("cargo::rerun-if-env-changed=TOLLHOUSE_COMMIT");
+    println!("cargo::rerun-if-env-changed=SOURCE_DATE_EPOCH");
+    if let Ok(hash) = std::env::var("TOLLHOUSE_COMMIT") {
+        let seconds = std::env::var("SOURCE_DATE_EPOCH").ok();
+        return Ok(Commit::from_variables(&hash, seconds.as_deref())?);
+    }
+    if std::env::var("PROFILE")? == "debug" {
+        return Ok(None);
+    }
+    let root = PathBuf::from(std::env::var("CARGO_MANIFEST_DIR")?);
+    let commit = Commit::from_git(&root);
+    if let Some(file) = commit.as_ref().and_then(|_| commit::file_of_head(&root)) {
+        println!("cargo::rerun-if-changed={}", file.display());
+    }
+    Ok(commit)
 }
 
 /// A file with its URL path.

@@ -20,7 +20,7 @@ use key_and_audit_commands::{AdminKey, Audit};
 ///
 /// Without a command, `tollhouse` runs `tollhouse serve`.
 #[derive(Debug, Parser)]
-#[command(version, after_help = AFTER_HELP)]
+#[command(version = env!("TOLLHOUSE_VERSION"), after_help = AFTER_HELP)]
 struct Cli {
     #[command(flatten)]
     common: CommonFlags,

@@ -5,6 +5,7 @@ mod ai_gateway_guide;
 mod api;
 mod bad_input;
 mod binary;
+mod built_commit;
 mod circles;
 mod crash;
 mod deploy;
