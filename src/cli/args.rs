@@ -161,6 +161,14 @@ pub(crate) enum Command {
         shell: Shell,
     },
 
+    /// Write a man page for each command
+    #[command(after_help = examples::MAN)]
+    Man {
+        /// The directory to write to; it is created if it doesn't exist
+        #[arg(value_name = "DIR", value_hint = ValueHint::DirPath)]
+        directory: PathBuf,
+    },
+
     /// Print the version
     #[command(after_help = examples::VERSION)]
     Version,
@@ -265,10 +273,15 @@ impl Args {
     }
 }
 
+/// The definition of the command line, from which completions and man pages are generated.
+pub(crate) fn definition() -> clap::Command {
+    Cli::command()
+}
+
 /// Generates the completion script for a shell.
 pub(crate) fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "tollhouse", &mut script);
+    clap_complete::generate(shell, &mut definition(), "tollhouse", &mut script);
     script
 }
 

@@ -15,6 +15,7 @@ mod health;
 mod import;
 mod interrupt;
 mod listeners;
+mod man;
 mod openapi;
 mod output;
 mod progress;
@@ -52,6 +53,7 @@ pub fn run(args: Args) -> ExitCode {
     let Args { config: file, flags, command } = args;
     let command = match command {
         Command::Completions { shell } => return report_result(print_completions(shell)),
+        Command::Man { directory } => return report_result(man::write_pages(&directory)),
         Command::Openapi(openapi) => return report_result(openapi::print_document(&openapi)),
         Command::Version => return report_result(output::print(&args::version())),
         Command::Config(command) => return config::run(&command, file.as_deref(), flags),
@@ -147,6 +149,7 @@ async fn run_with_config(command: Command, effective: EffectiveConfig) -> Result
         | Command::Config(_)
         | Command::Openapi(_)
         | Command::Completions { .. }
+        | Command::Man { .. }
         | Command::Version => Ok(()),
     };
     done.map(|()| true)

@@ -84,6 +84,11 @@ Examples:
 
 For zsh, the directory must be in fpath before compinit runs. Open a new shell afterwards.";
 
+pub(super) const MAN: &str = "\
+Examples:
+  tollhouse man ~/.local/share/man/man1
+  sudo tollhouse man /usr/local/share/man/man1";
+
 pub(super) const VERSION: &str = "\
 Examples:
   tollhouse version";

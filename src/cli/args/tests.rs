@@ -75,6 +75,7 @@ fn config_and_data_work_with_every_command() {
         "admin-key revoke key_1",
         "openapi",
         "completions bash",
+        "man d",
     ] {
         for line in [format!("--config c --data d {words}"), format!("{words} --config c --data d")] {
             let read = parse_args(&line).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -125,6 +126,7 @@ fn commands_and_their_flags_are_parsed() {
     let line = "openapi --server https://api.example.com --version 3.0";
     assert_eq!(parse_command(line), openapi(Some("https://api.example.com"), OpenapiVersion::V3_0));
     assert_eq!(parse_command("version"), Command::Version);
+    assert_eq!(parse_command("man d"), Command::Man { directory: "d".into() });
     let revoke = RevokeAdminKey { id: "key_1".to_owned(), reason: Some("lost".to_owned()), json: true };
     assert_eq!(
         parse_command("admin-key revoke key_1 --reason lost --json"),
@@ -184,6 +186,7 @@ fn usage_errors_exit_with_status_2() {
         "admin-key",
         "clock",
         "completions",
+        "man",
         "openapi --server api.example.com",
         "export --force",
         "audit export --force",

@@ -8,6 +8,7 @@ mod log;
 mod open_files;
 mod operator;
 mod output;
+mod packaged_files;
 mod plans;
 mod reload;
 mod service_manager;

@@ -92,6 +92,7 @@ fn the_package_is_installed_upgraded_removed_and_purged() {
     let second = provide(&machine, &program, "2");
     machine.succeed(&format!("dpkg --install {second}"));
     assert_ne!(main_process(&machine), before);
+    machine.succeed(&format!("dpkg-deb --contents {second} | grep -q /man1/tollhouse-admin-key-revoke.1.gz"));
     machine.wait_for("systemctl is-active tollhouse");
     assert_eq!(status_with_key(&machine), "200");
     machine.succeed("grep -q '# changed' /etc/tollhouse/config.toml");
