@@ -215,8 +215,7 @@ fn attempt(
 ) -> Result<Attempt> {
     let LimitRequest { costs, at, .. } = *request;
     let limit_count = locked.iter().map(|locked| locked.owned.limits.len()).sum();
-    let mut decision =
-        LimitDecision { limits: Vec::with_capacity(limit_count), ..LimitDecision::default() };
+    let mut decision = LimitDecision { limits: Vec::with_capacity(limit_count), ..LimitDecision::default() };
     let mut unleased = None;
     for (index, LockedLimits { owned, inner }) in locked.iter_mut().enumerate() {
         owned.state.update(inner, owned.limits, owned.version, at);

@@ -123,3 +123,23 @@ async fn the_image_serves_without_privileges_and_reports_its_health() {
     assert!(stopped.success());
     assert_eq!(server.wait(), Some(0));
 }
+
+/// `docker build` copies only the files that `.dockerignore` names.
+#[test]
+fn the_build_context_has_every_target_of_the_manifest() {
+    let context = tempfile::tempdir().unwrap();
+    let ignored = include_str!("../../../deploy/docker/build.Dockerfile.dockerignore");
+    let mut listing = Command::new("git");
+    listing.current_dir(guide::root()).args(["ls-files", "--"]);
+    let listed = listing.args(ignored.lines().filter_map(|line| line.strip_prefix('!'))).output().unwrap();
+    assert!(listed.status.success(), "{}", printed(&listed));
+    for file in stdout(&listed).lines() {
+        let copy = context.path().join(file);
+        fs::create_dir_all(copy.parent().unwrap()).unwrap();
+        fs::copy(guide::root().join(file), copy).unwrap();
+    }
+    let mut metadata = Command::new(env!("CARGO"));
+    metadata.args(["metadata", "--no-deps", "--offline", "--format-version=1"]).current_dir(context.path());
+    let metadata = metadata.output().unwrap();
+    assert!(metadata.status.success(), "{}", printed(&metadata));
+}
