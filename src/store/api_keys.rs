@@ -321,12 +321,12 @@ pub(crate) fn update_last_used(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result
 
 /// Fetches a page of keys, whatever their status unless the filter names one.
 pub(crate) fn list(tx: &Tx<'_>, filter: &ApiKeyFilter, page: &Page, now: Timestamp) -> Result<Rows<ApiKey>> {
-    let seq = list_query(filter, now, Lookup::ByConditions).1;
-    let list = |lookup: Lookup| list_query(filter, now, lookup).0;
+    let seq = order_column(filter, now);
+    let list = |lookup: Lookup| list_query(filter, now, lookup);
     let tenant = || words::tenant(tx, filter.organization_id.as_deref());
     let list_access = if filter.user_id.is_some() { ListAccess::FewRows } else { ListAccess::InOrder };
     if let Some(query) = filter.q.as_ref().filter(|query| query.has_words()) {
-        let search = Search { query, tenant: tenant()?, list_access };
+        let search = Search::new(query, tenant()?, list_access);
         return search::fetch_page(tx, list, seq, page, &search, api_key_from_row);
     }
     let (kind, buckets) = match filter.by_time(now) {
@@ -339,22 +339,32 @@ pub(crate) fn list(tx: &Tx<'_>, filter: &ApiKeyFilter, page: &Page, now: Timesta
     search::fetch_page_of_words(tx, list, seq, page, (tenant()?, kind, buckets), api_key_from_row)
 }
 
-/// The query for a list of keys, and the name of the `seq` column that orders it.
-pub(super) fn list_query(filter: &ApiKeyFilter, now: Timestamp, lookup: Lookup) -> (ListQuery, &'static str) {
+/// True if the list is read through the scope index, which is ordered by `seq` too. An organization or a user has few keys,
+/// so with such a filter the scope is checked for each key, and so it is for the keys that a search or a filter by time
+/// finds.
+fn is_driven_by_scope(filter: &ApiKeyFilter, now: Timestamp) -> bool {
     let is_search = filter.q.as_ref().is_some_and(|query| query.has_words());
-    let is_driven_by_words = is_search || filter.by_time(now).is_some();
+    let has_owner = filter.user_id.is_some() || filter.organization_id.is_some();
+    filter.scope.is_some() && !has_owner && !is_search && filter.by_time(now).is_none()
+}
+
+/// The name of the column `seq` that orders the list.
+pub(super) fn order_column(filter: &ApiKeyFilter, now: Timestamp) -> &'static str {
+    if is_driven_by_scope(filter, now) { "s.key_seq" } else { "k.seq" }
+}
+
+/// The query for a list of keys. CROSS JOIN fixes the join order.
+pub(super) fn list_query(filter: &ApiKeyFilter, now: Timestamp, lookup: Lookup) -> ListQuery {
+    let (checked_scope, driving_scope) = match is_driven_by_scope(filter, now) {
+        true => (None, filter.scope.as_deref()),
+        false => (filter.scope.clone(), None),
+    };
     let now = now.as_millis();
-    // A filter by scope only scans the scope index, which is ordered by `seq` too. An organization or a user
-    // has few keys, so with such a filter the scope is checked for each key, and so it is for the keys that a search
-    // or a filter by time finds. CROSS JOIN fixes the join order.
-    let has_owner = filter.user_id.is_some() || filter.organization_id.is_some() || is_driven_by_words;
-    let (checked_scope, driving_scope) =
-        if has_owner { (filter.scope.clone(), None) } else { (None, filter.scope.as_deref()) };
     let keys = format!("api_keys k{}", lookup.hint());
-    let (from, seq) = match (&checked_scope, driving_scope) {
-        (None, None) => (format!("{keys} WHERE 1 = 1"), "k.seq"),
-        (Some(_), _) => (format!("{keys} CROSS JOIN api_key_scopes s WHERE s.key_seq = k.seq"), "k.seq"),
-        (_, Some(_)) => (format!("api_key_scopes s CROSS JOIN {keys} WHERE k.seq = s.key_seq"), "s.key_seq"),
+    let from = match (&checked_scope, driving_scope) {
+        (None, None) => format!("{keys} WHERE 1 = 1"),
+        (Some(_), _) => format!("{keys} CROSS JOIN api_key_scopes s WHERE s.key_seq = k.seq"),
+        (_, Some(_)) => format!("api_key_scopes s CROSS JOIN {keys} WHERE k.seq = s.key_seq"),
     };
     let status = filter.status.map(|status| if status == Status::Expired { Status::Active } else { status });
     let list = ListQuery::new(&format!("SELECT {COLUMNS} FROM {from}"))
@@ -373,12 +383,11 @@ pub(super) fn list_query(filter: &ApiKeyFilter, now: Timestamp, lookup: Lookup) 
         Some(false) => list.and_fixed_condition("k.last_used_at IS NOT NULL"),
         None => list,
     };
-    let list = match filter.status {
+    match filter.status {
         Some(Status::Active) => list.and_condition("(k.expires_at IS NULL OR k.expires_at > ?)", Some(now)),
         Some(Status::Expired) => list.and_condition("+k.expires_at <= ?", Some(now)),
         _ => list,
-    };
-    (list, seq)
+    }
 }
 
 /// For each of these prefixes: true if a secret of a key that isn't revoked may consist of the prefix, `_` and digits,

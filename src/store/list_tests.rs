@@ -89,9 +89,9 @@ async fn every_page_of_keys_is_read_through_an_index_in_its_order() {
         ];
         for (expected, filter) in cases {
             for order in [Order::Desc, Order::Asc] {
-                let (list, seq) =
-                    api_keys::list_query(&filter, Timestamp::from_millis(1), Lookup::ByConditions);
-                let plan = query_plan(tx, list, seq, order)?;
+                let now = Timestamp::from_millis(1);
+                let list = api_keys::list_query(&filter, now, Lookup::ByConditions);
+                let plan = query_plan(tx, list, api_keys::order_column(&filter, now), order)?;
                 assert!(plan.starts_with(&format!("SEARCH {expected} (")), "{filter:?}: {plan}");
                 assert!(plan.contains("seq") || plan.contains("rowid"), "{filter:?}: {plan}");
                 assert!(!plan.contains("TEMP"), "{filter:?}: {plan}");
@@ -114,7 +114,9 @@ async fn rows_of_a_search_are_looked_up_by_seq() {
         let status = ApiKeyFilter { status: Some(Status::Disabled), ..all.clone() };
         for filter in [all, scope, status.clone(), ApiKeyFilter { organization_id: some(), ..status }] {
             for order in [Order::Desc, Order::Asc] {
-                let (list, seq) = api_keys::list_query(&filter, Timestamp::from_millis(1), Lookup::BySeq);
+                let now = Timestamp::from_millis(1);
+                let seq = api_keys::order_column(&filter, now);
+                let list = api_keys::list_query(&filter, now, Lookup::BySeq);
                 let plan = query_plan(tx, list.and_seq_in(seq, &[1, 2], 20), seq, order)?;
                 assert!(
                     plan.starts_with("SEARCH k USING INTEGER PRIMARY KEY (rowid=?)"),

@@ -122,7 +122,7 @@ pub(crate) fn list(tx: &Tx<'_>, filter: &OrganizationFilter, page: &Page) -> Res
         return list(Lookup::ByConditions).fetch_page(tx, "seq", page, organization_from_row);
     };
     let list_access = if filter.id.is_some() { ListAccess::FewRows } else { ListAccess::InOrder };
-    let search = Search { query, tenant: ALL_ROWS, list_access };
+    let search = Search::new(query, ALL_ROWS, list_access);
     search::fetch_page(tx, list, "seq", page, &search, organization_from_row)
 }
 

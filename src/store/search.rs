@@ -22,16 +22,23 @@ const BATCH_ROWS: usize = 200;
 const MAX_MERGED_WORDS: usize = 32;
 /// Maximum number of rows of a beginning of words that are sorted, if more words begin with it and the list can be read in
 /// its order instead.
-const MAX_SORTED_ROWS: usize = if cfg!(test) { 500 } else { 20_000 };
+const MAX_SORTED_ROWS: usize = 20_000;
 /// Maximum number of rows that are counted to compare words whose rows can be merged.
 const MAX_COUNTED_ROWS: usize = 1000;
 
 /// A condition of words on the rows of a list.
 pub(super) struct Search<'q> {
-    pub(super) query: &'q SearchQuery,
+    query: &'q SearchQuery,
     /// Whose rows are searched, as in the column `tenant`.
-    pub(super) tenant: i64,
-    pub(super) list_access: ListAccess,
+    tenant: i64,
+    list_access: ListAccess,
+    max_sorted_rows: usize,
+}
+
+impl<'q> Search<'q> {
+    pub(super) fn new(query: &'q SearchQuery, tenant: i64, list_access: ListAccess) -> Self {
+        Self { query, tenant, list_access, max_sorted_rows: MAX_SORTED_ROWS }
+    }
 }
 
 /// How the list can be read without `words`.
@@ -115,7 +122,7 @@ fn find_source<T: Searchable>(tx: &Tx<'_>, search: &Search<'_>) -> Result<Source
     for &prefix in &prefixes {
         let words = words_with_prefix(tx, tenant, kind, prefix)?;
         let size = match words.len() > MAX_MERGED_WORDS {
-            true => count_rows(tx, tenant, kind, prefix, MAX_SORTED_ROWS)?,
+            true => count_rows(tx, tenant, kind, prefix, search.max_sorted_rows)?,
             // The number of rows of the only source doesn't matter if they can be merged.
             false if prefixes.len() == 1 => 0,
             false => count_rows(tx, tenant, kind, prefix, MAX_COUNTED_ROWS)?,
@@ -131,7 +138,7 @@ fn find_source<T: Searchable>(tx: &Tx<'_>, search: &Search<'_>) -> Result<Source
     Ok(match fewest {
         Some((_, _, words)) if words.len() <= MAX_MERGED_WORDS => Source::Words { tenant, kind, words },
         Some((size, prefix, _))
-            if size <= MAX_SORTED_ROWS || search.list_access == ListAccess::NotInOrder =>
+            if size <= search.max_sorted_rows || search.list_access == ListAccess::NotInOrder =>
         {
             Source::Rows(rows_with_prefix(tx, tenant, kind, prefix)?)
         }

@@ -8,6 +8,7 @@ use crate::domain::user::{self, User, UserFilter};
 use crate::domain::{id::Kind, patch::Metadata};
 use crate::store::db::{Db, Options};
 use crate::store::test_database::test_options;
+use crate::store::words::ALL_ROWS;
 use crate::store::{check_words, memberships, organizations, users};
 
 const USERS: usize = 4000;
@@ -17,7 +18,7 @@ const SEPARATORS: [&str; 6] = [" ", "-", ".", "'", "_", " & "];
 fn open_new_database() -> (tempfile::TempDir, Db) {
     let dir = tempfile::tempdir().unwrap();
     // One read compares many searches with all rows.
-    let read_timeout = std::time::Duration::from_secs(60);
+    let read_timeout = std::time::Duration::from_secs(300);
     let db = Db::open(&Options { read_timeout, ..test_options(dir.path()) }, |_| ()).unwrap();
     (dir, db)
 }
@@ -98,11 +99,19 @@ fn is_match(user: &User, query: &str) -> bool {
 
 /// Reads all pages of a search. Returns the ids and the number of pages.
 fn search_all(tx: &Tx<'_>, filter: &UserFilter, order: Order, limit: usize) -> Result<(Vec<String>, usize)> {
+    read_pages(order, limit, |page| users::list(tx, filter, page))
+}
+
+fn read_pages(
+    order: Order,
+    limit: usize,
+    read: impl Fn(&Page) -> Result<Rows<User>>,
+) -> Result<(Vec<String>, usize)> {
     let mut page = Page { limit, order, after: None };
     let mut ids = Vec::new();
     let mut pages = 0;
     loop {
-        let found = users::list(tx, filter, &page)?;
+        let found = read(&page)?;
         assert!(found.rows.len() <= limit);
         ids.extend(found.rows.into_iter().map(|user| user.id));
         pages += 1;
@@ -111,6 +120,14 @@ fn search_all(tx: &Tx<'_>, filter: &UserFilter, order: Order, limit: usize) -> R
             next => page.after = next,
         }
     }
+}
+
+fn search_users(tx: &Tx<'_>, search: &Search<'_>, page: &Page) -> Result<Rows<User>> {
+    let list = |lookup: Lookup| {
+        let sql = format!("SELECT u.seq, {} FROM users u{}", users::COLUMNS, lookup.hint());
+        ListQuery::new(&format!("{sql} WHERE u.deleted_at IS NULL"))
+    };
+    fetch_page(tx, list, "u.seq", page, search, |row| users::user_from_row(row, 1))
 }
 
 fn filter(query: &str, organization_id: Option<&str>) -> UserFilter {
@@ -199,15 +216,27 @@ async fn a_search_finds_what_a_comparison_with_every_row_finds() {
                     None => true,
                     Some(id) => id == "org_few" && is_member,
                 };
-                let words = if query == "user" { "" } else { query };
+                let wanted = if query == "user" { "" } else { query };
                 let expected =
-                    stored.iter().filter(|(user, member)| is_listed(*member) && is_match(user, words));
+                    stored.iter().filter(|(user, member)| is_listed(*member) && is_match(user, wanted));
                 let mut expected: Vec<_> = expected.map(|(user, _)| user.id.clone()).collect();
                 if order == Order::Desc {
                     expected.reverse();
                 }
-                let (found, _) = search_all(tx, &filter(query, organization_id), order, limit)?;
+                let filter = filter(query, organization_id);
+                let (found, _) = search_all(tx, &filter, order, limit)?;
                 assert_eq!(found, expected, "seed {seed}: {query:?} {organization_id:?} {order:?} {limit}");
+                // The same from the list itself, if too many rows would have to be sorted.
+                let is_compared = random.u8(..) < 32;
+                if let Some(query) = filter.q.as_ref().filter(|query| is_compared && query.has_words()) {
+                    let search = match organization_id {
+                        None => Search::new(query, ALL_ROWS, ListAccess::InOrder),
+                        Some(id) => Search::new(query, words::tenant(tx, Some(id))?, ListAccess::NotInOrder),
+                    };
+                    let search = Search { max_sorted_rows: 3, ..search };
+                    let (found, _) = read_pages(order, limit, |page| search_users(tx, &search, page))?;
+                    assert_eq!(found, expected, "seed {seed}: {query:?} {order:?} {limit}");
+                }
             }
         }
         Ok(())
@@ -239,6 +268,41 @@ async fn the_rows_that_are_read_for_a_page_are_limited() {
         assert_eq!((found, pages), (vec!["user_u0".to_owned()], 2));
         let (found, pages) = search_all(tx, &filter("alpha beta", None), Order::Asc, 20)?;
         assert_eq!((found, pages), (vec!["user_u0".to_owned()], 2));
+        Ok(())
+    });
+    checked.await.unwrap();
+}
+
+/// Which rows are sorted depends on how many there are.
+#[tokio::test]
+async fn a_search_for_a_beginning_of_many_words_reads_the_list_if_they_have_too_many_rows() {
+    let (_dir, db) = open_new_database();
+    let written = db.write(|tx| {
+        for number in 0..100 {
+            let name = format!("alpha{number}");
+            users::insert(tx, &user(number, name, None), None)?;
+        }
+        Ok(())
+    });
+    written.await.unwrap();
+    let checked = db.read(|tx| {
+        let query = SearchQuery::parse("alpha", Kind::User).unwrap();
+        for (max_sorted_rows, list_access, expected) in [
+            (100, ListAccess::InOrder, "rows"),
+            (99, ListAccess::InOrder, "list"),
+            (1, ListAccess::InOrder, "list"),
+            (100, ListAccess::NotInOrder, "rows"),
+            (99, ListAccess::NotInOrder, "rows"),
+            (100, ListAccess::FewRows, "list"),
+        ] {
+            let search = Search { max_sorted_rows, ..Search::new(&query, ALL_ROWS, list_access) };
+            let source = match find_source::<User>(tx, &search)? {
+                Source::Rows(rows) if rows == (1..=100).collect::<Vec<_>>() => "rows",
+                Source::List => "list",
+                _ => "other",
+            };
+            assert_eq!(source, expected, "{max_sorted_rows}");
+        }
         Ok(())
     });
     checked.await.unwrap();

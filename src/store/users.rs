@@ -150,7 +150,7 @@ pub(crate) fn list(tx: &Tx<'_>, filter: &UserFilter, page: &Page) -> Result<Rows
     let map = |row: &Row<'_>| user_from_row(row, 1);
     let Some(query) = query else { return list(Lookup::ByConditions).fetch_page(tx, "u.seq", page, map) };
     let tenant = words::tenant(tx, filter.organization_id.as_deref())?;
-    let search = Search { query, tenant, list_access };
+    let search = Search::new(query, tenant, list_access);
     search::fetch_page(tx, list, "u.seq", page, &search, map)
 }
 
