@@ -164,8 +164,10 @@ CREATE TABLE limit_meters (
 
 CREATE INDEX limit_meters_subject ON limit_meters (subject);
 
--- The words by which organizations (`kind` 2), users (1) and API keys (0) are found, each with the `seq` of its row. A
--- `tenant` of 0 has all rows, for platform keys. The other tenants are organizations, by their `seq`, with the rows that
+-- The words by which organizations (`kind` 2), users (1) and API keys (0) are found, each with the rows that have it: a
+-- `block` has those with a `seq` from 256 * `block` to 256 * `block` + 255, and `offsets` one byte for each, `seq` % 256, in
+-- no order. So a word of every key takes a byte per key, and keys that are stored together are added to it at once.
+-- A `tenant` of 0 has all rows, for platform keys. The other tenants are organizations, by their `seq`, with the rows that
 -- their keys see: their API keys, and their members. So a search reads nothing of other organizations, and its duration
 -- reveals nothing about them. Rows that are deleted have no words. The functions in src/store that write the rows keep
 -- their words, and `tollhouse check` compares both.
@@ -173,11 +175,12 @@ CREATE INDEX limit_meters_subject ON limit_meters (subject);
 -- each, so that filters by time find keys in the order of the list, however many there are. They change once a day at
 -- most; an index on `last_used_at` itself would change with almost every use of a key.
 CREATE TABLE words (
-    tenant INTEGER NOT NULL,
-    kind   INTEGER NOT NULL,
-    word   TEXT NOT NULL,
-    seq    INTEGER NOT NULL,
-    PRIMARY KEY (tenant, kind, word, seq)
+    tenant  INTEGER NOT NULL,
+    kind    INTEGER NOT NULL,
+    word    TEXT NOT NULL,
+    block   INTEGER NOT NULL,
+    offsets BLOB NOT NULL,
+    PRIMARY KEY (tenant, kind, word, block)
 ) STRICT, WITHOUT ROWID;
 
 -- Quota units leased to memory in the period that began at `started_at`, used or not. Units are leased

@@ -54,7 +54,7 @@ def store(file, model, secrets, status="active"):
     db.execute("INSERT INTO limit_meters (meter, subject) SELECT held.meter, new.seq FROM new, limit_meters held "
                "WHERE held.subject = (SELECT seq FROM api_keys WHERE id = :model) ORDER BY 1, 2", names)
     # The versions that scripts/bench compares may be older than the table.
-    if db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'words'").fetchone():
+    if db.execute("SELECT 1 FROM pragma_table_info('words') WHERE name = 'offsets'").fetchone():
         store_words(db, model)
     db.commit()
     db.close()
@@ -69,8 +69,17 @@ def store_words(db, model):
     words += [(0, "CAST(new.seq AS TEXT)"), (0, "lower(substr(new.secret, 6, 4))"), (4, "'never'")]
     every_word = " UNION ALL ".join(
         f"SELECT {kind} AS kind, {word} AS word, new.seq AS seq FROM new" for kind, word in words)
-    db.execute("INSERT INTO words (tenant, kind, word, seq) SELECT DISTINCT tenant, kind, word, seq "
-               f"FROM ({every_word}), ({tenants}) ORDER BY 1, 2, 3, 4", {"model": model})
+    insert_words(db, f"SELECT tenant, kind, word, seq FROM ({every_word}), ({tenants})", {"model": model})
+
+
+def insert_words(db, rows, values=()):
+    """Stores the words that a query returns: the tenant, the kind, the word, and the `seq` of the row that has it."""
+    db.create_function("unhex", 1, bytes.fromhex)
+    db.execute("INSERT INTO words (tenant, kind, word, block, offsets) SELECT tenant, kind, word, seq / 256, "
+               "unhex(group_concat(printf('%02x', seq % 256), '')) "
+               f"FROM (SELECT DISTINCT tenant, kind, word, seq FROM ({rows}) ORDER BY 1, 2, 3, 4) GROUP BY 1, 2, 3, 4 "
+               "ON CONFLICT (tenant, kind, word, block) "
+               "DO UPDATE SET offsets = CAST(words.offsets || excluded.offsets AS BLOB)", values)
 
 
 def fill(dir, keys, events):
@@ -144,15 +153,16 @@ def add_times(db, now):
         db.execute(f"UPDATE api_keys SET {column} = {days_ago(*new, 104_729)} WHERE seq > {half}")
         if column == "expires_at":
             db.execute(f"UPDATE api_keys SET expires_at = {now + 3000 * DAY} WHERE seq > {half} AND seq <= {half + 5}")
-        db.execute(f"DELETE FROM words WHERE kind = {kind} AND seq IN "
-                   f"(SELECT seq FROM api_keys WHERE {column} IS NOT NULL)")
+        db.execute(f"DELETE FROM words WHERE kind = {kind}")
         # As in src/domain/time_buckets.rs.
         buckets = " UNION ALL ".join(
             f"SELECT '{name}' || (({column} / {DAY} - 18432) / {days}) AS word, seq, organization_id FROM api_keys "
             f"WHERE {column} IS NOT NULL" for name, days in (("a", 1), ("b", 32), ("c", 1024)))
-        db.execute(f"INSERT INTO words (tenant, kind, word, seq) SELECT tenant, {kind}, word, seq FROM "
-                   f"(SELECT 0 AS tenant, word, seq FROM ({buckets}) UNION ALL SELECT o.seq, b.word, b.seq "
-                   f"FROM ({buckets}) b JOIN organizations o ON o.id = b.organization_id) ORDER BY 1, 3, 4")
+        if column == "last_used_at":
+            buckets += " UNION ALL SELECT 'never', seq, organization_id FROM api_keys WHERE last_used_at IS NULL"
+        insert_words(db, f"SELECT 0 AS tenant, {kind} AS kind, word, seq FROM ({buckets}) UNION ALL "
+                         f"SELECT o.seq, {kind}, b.word, b.seq FROM ({buckets}) b "
+                         "JOIN organizations o ON o.id = b.organization_id")
 
 
 def add_denials(db, now):

@@ -84,7 +84,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &ApiKey, hash: &[u8; 32]) -> Result<bool>
     insert_scopes(tx, seq, &new.scopes)?;
     limit_meters::replace(tx, Subject::Key(seq), None, new.limits.as_deref())?;
     let tenants: Vec<i64> = [words::ALL_ROWS].into_iter().chain(organization).collect();
-    words::insert(tx, &tenants, seq, &words::of_key(new))?;
+    words::insert(tx, &tenants, seq, words::of_key(new));
     tx.invalidate(Invalidation::Secret(*hash));
     Ok(stored == 1)
 }
@@ -207,7 +207,8 @@ pub(crate) fn update(tx: &Tx<'_>, before: &ApiKey, changed: &ApiKey) -> Result<(
         return Ok(());
     }
     let tenants = words::tenants(tx, changed.organization_id.as_deref())?;
-    words::replace(tx, &tenants, seq, &words::of_key(before), &words::of_key(changed))
+    words::replace(tx, &tenants, seq, &words::of_key(before), &words::of_key(changed));
+    Ok(())
 }
 
 /// Makes a new secret the current one. With `keep_previous` the replaced secret becomes the previous one,
@@ -313,7 +314,7 @@ pub(crate) fn update_last_used(tx: &Tx<'_>, used: &[(i64, Timestamp)]) -> Result
         let words_after = words::of_last_use(Some(*at));
         if words_before != words_after {
             let tenants = words::tenants(tx, organization_id.as_deref())?;
-            words::replace(tx, &tenants, *seq, &words_before, &words_after)?;
+            words::replace(tx, &tenants, *seq, &words_before, &words_after);
         }
     }
     Ok(())

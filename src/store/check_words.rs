@@ -7,6 +7,7 @@ use foldhash::fast::FixedState;
 
 use super::engine::{self, Row, Value, params};
 use super::tx::Tx;
+use super::word_changes::rows_of_block;
 use super::words::{self, ALL_ROWS, Words};
 use super::{api_keys, organizations, users};
 use crate::error::Result;
@@ -122,19 +123,21 @@ fn each_row(tx: &Tx<'_>, sql: &str, mut add: impl FnMut(&Row<'_>, i64) -> engine
 
 /// The sums of what is stored.
 fn sum_stored(tx: &Tx<'_>) -> Result<Sums> {
-    let sql = "SELECT tenant, kind, word, seq FROM words WHERE (tenant, kind, word, seq) > (?1, ?2, ?3, ?4) \
-               ORDER BY tenant, kind, word, seq LIMIT ?5";
+    let sql = "SELECT tenant, kind, word, block, offsets FROM words \
+               WHERE (tenant, kind, word, block) > (?1, ?2, ?3, ?4) \
+               ORDER BY tenant, kind, word, block LIMIT ?5";
     let mut sums = Sums::default();
     let mut last = (i64::MIN, 0, String::new(), 0);
     loop {
-        let (tenant, kind, word, seq) = &last;
-        let values: &[Value<'_>] = params![tenant, kind, word, seq, CHUNK_ROWS];
-        let rows = tx.query_all(sql, values, |row| {
-            let entry: (i64, i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-            sums.add(entry.0, entry.1, &entry.2, entry.3);
-            Ok(entry)
+        let (tenant, kind, word, block) = &last;
+        let values: &[Value<'_>] = params![tenant, kind, word, block, CHUNK_ROWS];
+        let blocks = tx.query_all(sql, values, |row| {
+            let of: (i64, i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
+            let offsets: Vec<u8> = row.get(4)?;
+            rows_of_block(of.3, &offsets).for_each(|seq| sums.add(of.0, of.1, &of.2, seq));
+            Ok(of)
         })?;
-        let Some(entry) = rows.into_iter().last() else { return Ok(sums) };
-        last = entry;
+        let Some(block) = blocks.into_iter().last() else { return Ok(sums) };
+        last = block;
     }
 }

@@ -18,6 +18,8 @@ use crate::store::test_database::test_options;
 
 #[path = "lock_tests.rs"]
 mod locks;
+#[path = "word_storage_tests.rs"]
+mod word_storage;
 
 const ONE_SECOND: Duration = Duration::from_secs(1);
 /// Maximum wait for an expected event, after which a test fails instead of hanging.

@@ -62,6 +62,7 @@ pub(crate) mod usage_reports;
 pub mod users;
 pub mod verification_log;
 pub(crate) mod windows;
+mod word_changes;
 mod words;
 mod writer;
 

@@ -64,7 +64,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Organization, deleted_at: Option<Timesta
     let Some(seq) = seq else { return Ok(false) };
     limit_meters::replace(tx, Subject::Organization(seq), None, new.limits.as_deref())?;
     if deleted_at.is_none() {
-        words::insert(tx, &[ALL_ROWS], seq, &words::of(new))?;
+        words::insert(tx, &[ALL_ROWS], seq, words::of(new));
     }
     Ok(true)
 }
@@ -93,7 +93,7 @@ pub(crate) fn update(tx: &Tx<'_>, before: &Organization, changed: &Organization)
         |row| row.get(0),
     )?;
     let Some(seq) = seq else { return Ok(()) };
-    words::replace(tx, &[ALL_ROWS], seq, &words::of(before), &words::of(changed))?;
+    words::replace(tx, &[ALL_ROWS], seq, &words::of(before), &words::of(changed));
     limit_meters::replace(tx, Subject::Organization(seq), before.limits.as_deref(), changed.limits.as_deref())
 }
 
@@ -106,7 +106,8 @@ pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
         |row| row.get(0),
     )?;
     let Some((before, seq)) = before.zip(seq) else { return Ok(()) };
-    words::delete(tx, &[ALL_ROWS], seq, &words::of(&before))
+    words::delete(tx, &[ALL_ROWS], seq, words::of(&before));
+    Ok(())
 }
 
 /// Fetches a page of organizations that aren't deleted.

@@ -1,6 +1,6 @@
 //! Pages of lists in which each row matches a query by words.
 //!
-//! The table `words` has the rows of each word in the order of the list. The rows of a beginning of words are merged from
+//! The table `words` has the rows of each word in the order of the list, up to 256 in a row of the table. The rows of a beginning of words are merged from
 //! those of the words that begin with it. The work for a page is bounded: where few of many rows match, a page may have
 //! fewer rows than requested, and its cursor continues the search.
 
@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use super::engine::{self, Row, params};
 use super::list::ListQuery;
 use super::tx::Tx;
+use super::word_changes::{MAX_ROWS_PER_BLOCK, block_of, rows_of_block};
 use super::words;
 use crate::domain::page::{Order, Page, Rows};
 use crate::domain::search::{SearchQuery, Searchable};
@@ -173,18 +174,32 @@ fn words_with_prefix(tx: &Tx<'_>, tenant: i64, kind: i64, prefix: &str) -> Resul
 /// The number of rows of the words that begin with `prefix`, at most one more than `max`. A row counts once for each of its
 /// words.
 fn count_rows(tx: &Tx<'_>, tenant: i64, kind: i64, prefix: &str, max: usize) -> Result<usize> {
-    let sql = "SELECT count(*) FROM (SELECT 1 FROM words WHERE tenant = ?1 AND kind = ?2 AND word >= ?3 AND word < ?4 \
-               LIMIT ?5) AS found";
+    let sql = "SELECT count(*), coalesce(sum(length(offsets)), 0) FROM \
+               (SELECT offsets FROM words WHERE tenant = ?1 AND kind = ?2 AND word >= ?3 AND word < ?4 LIMIT ?5) AS found";
     let end = end_of(prefix);
-    let limit = max + 1;
-    Ok(tx.query_first(sql, params![tenant, kind, prefix, end, limit], |row| row.get(0))?.unwrap_or(0))
+    // Few blocks if they are full, otherwise as many as have enough rows: at least one each.
+    let mut limit = max / MAX_ROWS_PER_BLOCK + 1;
+    loop {
+        let values = params![tenant, kind, prefix, end, limit];
+        let counts = tx.query_first(sql, values, |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let (blocks, rows): (usize, usize) = counts.unwrap_or_default();
+        if rows > max || blocks < limit || limit > max {
+            return Ok(rows.min(max + 1));
+        }
+        limit = max + 1;
+    }
 }
 
 /// The rows of the words that begin with `prefix`, each once, in ascending order.
 fn rows_with_prefix(tx: &Tx<'_>, tenant: i64, kind: i64, prefix: &str) -> Result<Vec<i64>> {
-    let sql = "SELECT seq FROM words WHERE tenant = ?1 AND kind = ?2 AND word >= ?3 AND word < ?4";
+    let sql = "SELECT block, offsets FROM words WHERE tenant = ?1 AND kind = ?2 AND word >= ?3 AND word < ?4";
     let end = end_of(prefix);
-    let mut rows: Vec<i64> = tx.query_all(sql, params![tenant, kind, prefix, end], |row| row.get(0))?;
+    let mut rows: Vec<i64> = Vec::new();
+    tx.query_all(sql, params![tenant, kind, prefix, end], |row| {
+        let offsets: Vec<u8> = row.get(1)?;
+        rows.extend(rows_of_block(row.get(0)?, &offsets));
+        Ok(())
+    })?;
     rows.sort_unstable();
     rows.dedup();
     Ok(rows)
@@ -216,14 +231,6 @@ impl Source {
 /// The next rows that have one of the words, in the order of the list.
 fn merge_rows(tx: &Tx<'_>, tenant: i64, kind: i64, words: &[String], page: &Page) -> Result<Vec<i64>> {
     let Page { limit, order, after } = *page;
-    let direction = match order {
-        Order::Desc => "DESC",
-        Order::Asc => "ASC",
-    };
-    let sql = format!(
-        "SELECT seq FROM words WHERE tenant = ?1 AND kind = ?2 AND word = ?3 AND seq > ?4 AND seq < ?5 \
-         ORDER BY seq {direction} LIMIT ?6"
-    );
     let mut nearest = BTreeSet::new();
     for word in words {
         // Rows beyond the last of those found so far aren't needed.
@@ -232,9 +239,8 @@ fn merge_rows(tx: &Tx<'_>, tenant: i64, kind: i64, words: &[String], page: &Page
             Order::Desc => (nearest.first().filter(|_| is_full).copied(), after),
             Order::Asc => (after, nearest.last().filter(|_| is_full).copied()),
         };
-        let (low, high) = (low.unwrap_or(i64::MIN), high.unwrap_or(i64::MAX));
-        let values = params![tenant, kind, word, low, high, limit];
-        nearest.extend(tx.query_all(&sql, values, |row| row.get::<i64>(0))?);
+        let range = (low.unwrap_or(i64::MIN), high.unwrap_or(i64::MAX));
+        nearest.extend(rows_of_word(tx, (tenant, kind, word), range, order, limit)?);
         while nearest.len() > limit {
             match order {
                 Order::Desc => nearest.pop_first(),
@@ -246,6 +252,53 @@ fn merge_rows(tx: &Tx<'_>, tenant: i64, kind: i64, words: &[String], page: &Page
         Order::Desc => nearest.into_iter().rev().collect(),
         Order::Asc => nearest.into_iter().collect(),
     })
+}
+
+/// The first rows of a word between two `seq`, in the order of the list: at least `limit` if there are as many.
+fn rows_of_word(
+    tx: &Tx<'_>,
+    (tenant, kind, word): (i64, i64, &str),
+    (low, high): (i64, i64),
+    order: Order,
+    limit: usize,
+) -> Result<Vec<i64>> {
+    let direction = match order {
+        Order::Desc => "DESC",
+        Order::Asc => "ASC",
+    };
+    let sql = format!(
+        "SELECT block, offsets FROM words WHERE tenant = ?1 AND kind = ?2 AND word = ?3 AND block >= ?4 AND block <= ?5 \
+         ORDER BY block {direction} LIMIT ?6"
+    );
+    let mut rows: Vec<i64> = Vec::new();
+    let (mut first, mut last) = (block_of(low), block_of(high));
+    // The blocks of a frequent word are full: two suffice. Those of a rare one may have a row each.
+    let mut blocks = 2;
+    loop {
+        let mut nearest = None;
+        let values = params![tenant, kind, word, first, last, blocks];
+        let read = tx.query_all(&sql, values, |row| {
+            let block = row.get(0)?;
+            let offsets: Vec<u8> = row.get(1)?;
+            let found = rows_of_block(block, &offsets).filter(|seq| low < *seq && *seq < high);
+            match order {
+                Order::Desc => rows.extend(found.rev()),
+                Order::Asc => rows.extend(found),
+            }
+            nearest = match order {
+                Order::Desc => block.checked_sub(1),
+                Order::Asc => block.checked_add(1),
+            };
+            Ok(())
+        })?;
+        let is_complete = read.len() < blocks || rows.len() >= limit;
+        let Some(nearest) = nearest.filter(|_| !is_complete) else { return Ok(rows) };
+        match order {
+            Order::Desc => last = nearest,
+            Order::Asc => first = nearest,
+        }
+        blocks = limit;
+    }
 }
 
 /// Fetches a page of the rows of `list` that are in the source and for which `matches` is true.

@@ -187,10 +187,10 @@ async fn a_search_finds_what_a_comparison_with_every_row_finds() {
                 users::delete(tx, &after.id, now())?;
             }
         }
-        assert_eq!(check_words::find_wrong_words(tx)?, [""; 0]);
         Ok(())
     });
     written.await.unwrap();
+    assert_eq!(db.read(check_words::find_wrong_words).await.unwrap(), [""; 0]);
 
     let checked = db.read(move |tx| {
         let mut queries: Vec<String> =

@@ -124,7 +124,7 @@ impl<'c> Tx<'c> {
 
     /// Runs one mutation of a group in a savepoint. The outer error means that the whole transaction is lost
     /// and that the group fails; the inner error fails only this mutation.
-    pub(super) fn run_mutation(&self, mutation: &mut Mutation) -> Result<Result<MutationResult>> {
+    pub(super) fn run_mutation<T>(&self, mutation: impl FnOnce(&Self) -> Result<T>) -> Result<Result<T>> {
         self.run_in_savepoint(|tx| match tx.is_storage_full() {
             true => tx.run_without_growth(mutation),
             false => mutation(tx),

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
+use super::word_changes::WordChanges;
 use crate::domain::audit::ChainHash;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::settings::StoredSettings;
@@ -28,6 +29,8 @@ pub(super) struct TxState {
     /// The settings; `None` until [`super::settings`] has read them.
     pub(super) settings: RefCell<Option<Arc<StoredSettings>>>,
     pub(super) invalidations: RefCell<Vec<Invalidation>>,
+    /// Changes of the table `words` that are not stored yet.
+    pub(super) word_changes: RefCell<WordChanges>,
     pub(super) has_written: Cell<bool>,
     pub(super) reserve_access: Cell<ReserveAccess>,
     /// True if the WAL is to be checkpointed after the commit.
@@ -38,11 +41,13 @@ pub(super) struct TxState {
 pub(super) struct SavedState {
     chain_head: Option<(i64, ChainHash)>,
     invalidations: usize,
+    word_changes: usize,
     has_written: bool,
     reserve_access: ReserveAccess,
 }
 
 impl TxState {
+    /// The state of a transaction with this relation to the storage reserve.
     pub(super) fn with_reserve_access(reserve_access: ReserveAccess) -> Self {
         Self { reserve_access: Cell::new(reserve_access), ..Self::default() }
     }
@@ -51,6 +56,7 @@ impl TxState {
         SavedState {
             chain_head: self.chain_head.get(),
             invalidations: self.invalidations.borrow().len(),
+            word_changes: self.word_changes.borrow().len(),
             has_written: self.has_written.get(),
             reserve_access: self.reserve_access.get(),
         }
@@ -60,6 +66,7 @@ impl TxState {
         self.chain_head.set(saved.chain_head);
         self.settings.take();
         self.invalidations.borrow_mut().truncate(saved.invalidations);
+        self.word_changes.borrow_mut().truncate(saved.word_changes);
         self.has_written.set(saved.has_written);
         self.reserve_access.set(saved.reserve_access);
     }

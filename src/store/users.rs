@@ -66,10 +66,10 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &User, deleted_at: Option<Timestamp>) -> 
         ],
         |row| row.get(0),
     )?;
-    match seq {
-        Some(seq) if deleted_at.is_none() => words::insert(tx, &[ALL_ROWS], seq, &words::of(new)),
-        _ => Ok(()),
+    if let Some(seq) = seq.filter(|_| deleted_at.is_none()) {
+        words::insert(tx, &[ALL_ROWS], seq, words::of(new));
     }
+    Ok(())
 }
 
 /// Fetches a user; `None` when the user doesn't exist or is deleted.
@@ -98,10 +98,10 @@ pub(crate) fn update(tx: &Tx<'_>, before: &User, changed: &User) -> Result<()> {
     )?;
     let before = words::of(before);
     let after = words::of(changed);
-    match seq {
-        Some(seq) if before != after => words::replace(tx, &tenants(tx, &changed.id)?, seq, &before, &after),
-        _ => Ok(()),
+    if let Some(seq) = seq.filter(|_| before != after) {
+        words::replace(tx, &tenants(tx, &changed.id)?, seq, &before, &after);
     }
+    Ok(())
 }
 
 /// The tenants in `words` of a user: all rows, and each organization that the user is a member of.
@@ -122,7 +122,8 @@ pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
         |row| row.get(0),
     )?;
     let Some((before, seq)) = before.zip(seq) else { return Ok(()) };
-    words::delete(tx, &[ALL_ROWS], seq, &words::of(&before))
+    words::delete(tx, &[ALL_ROWS], seq, words::of(&before));
+    Ok(())
 }
 
 /// Fetches a page of users that aren't deleted.

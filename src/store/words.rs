@@ -1,10 +1,11 @@
-//! The table `words`, an index for searches. The functions that store, change and delete a row keep its words in the same
-//! transaction.
-
-use std::collections::BTreeSet;
+//! The table `words`, an index for searches. The functions that store, change and delete a row change its words in the same
+//! transaction. The changes are collected in [`TxState`](super::tx_state::TxState), because those of a whole group are
+//! stored faster at once: before the commit.
 
 use super::engine::{ToValue, Value, params};
 use super::tx::Tx;
+pub(super) use super::word_changes::Words;
+use super::word_changes::{BlockChange, CombinedChanges};
 use crate::domain::api_key::{ApiKey, buckets_of_expiry, buckets_of_last_use};
 use crate::domain::id::Kind;
 use crate::domain::search::Searchable;
@@ -20,11 +21,8 @@ const NO_ROWS: i64 = -1;
 pub(super) const EXPIRY: i64 = 3;
 pub(super) const LAST_USE: i64 = 4;
 
-/// The numbers of rows that one statement inserts, largest first.
-const ROWS_PER_STATEMENT: [usize; 3] = [8, 3, 1];
-
-/// Words of a row, each with the number in the column `kind`.
-pub(super) type Words = BTreeSet<(i64, String)>;
+/// The numbers of blocks that one statement stores, largest first.
+const BLOCKS_PER_STATEMENT: [usize; 4] = [64, 16, 4, 1];
 
 /// The number of a kind of row in the column `kind`. Keys have 0, which takes no space, because there are the most.
 pub(super) fn kind_number(kind: Kind) -> i64 {
@@ -67,69 +65,81 @@ pub(super) fn tenants(tx: &Tx<'_>, organization_id: Option<&str>) -> Result<Vec<
     Ok([ALL_ROWS].into_iter().chain(own).collect())
 }
 
-/// Stores the words of a new row.
-pub(super) fn insert(tx: &Tx<'_>, tenants: &[i64], seq: i64, words: &Words) -> Result<()> {
-    insert_each(tx, tenants, seq, words.iter())
+/// Adds the words of a new row. They are stored with the transaction.
+pub(super) fn insert(tx: &Tx<'_>, tenants: &[i64], seq: i64, words: Words) {
+    tx.state.word_changes.borrow_mut().add(tenants.to_vec(), seq, words);
 }
 
-/// Stores and deletes words of a row that changed.
-pub(super) fn replace(tx: &Tx<'_>, tenants: &[i64], seq: i64, before: &Words, after: &Words) -> Result<()> {
-    delete_each(tx, tenants, seq, before.difference(after))?;
-    insert_each(tx, tenants, seq, after.difference(before))
+/// Adds and removes words of a row that changed.
+pub(super) fn replace(tx: &Tx<'_>, tenants: &[i64], seq: i64, before: &Words, after: &Words) {
+    let removed: Words = before.difference(after).cloned().collect();
+    let added: Words = after.difference(before).cloned().collect();
+    let mut changes = tx.state.word_changes.borrow_mut();
+    changes.remove(tenants.to_vec(), seq, removed);
+    changes.add(tenants.to_vec(), seq, added);
 }
 
-/// Deletes the words of a row.
-pub(super) fn delete(tx: &Tx<'_>, tenants: &[i64], seq: i64, words: &Words) -> Result<()> {
-    delete_each(tx, tenants, seq, words.iter())
+/// Removes the words of a row that was deleted.
+pub(super) fn delete(tx: &Tx<'_>, tenants: &[i64], seq: i64, words: Words) {
+    tx.state.word_changes.borrow_mut().remove(tenants.to_vec(), seq, words);
 }
 
-/// Deletes the words of all users under the tenant of an organization.
+/// Removes the words of all users under the tenant of an organization.
 pub(super) fn delete_users_of_organization(tx: &Tx<'_>, organization_id: &str) -> Result<()> {
     let tenant = tenant(tx, Some(organization_id))?;
-    let sql = "DELETE FROM words WHERE tenant = ?1 AND kind = ?2";
-    tx.execute(sql, params![tenant, kind_number(Kind::User)])?;
+    tx.state.word_changes.borrow_mut().remove_kind(tenant, kind_number(Kind::User));
     Ok(())
 }
 
-fn insert_each<'w>(
-    tx: &Tx<'_>,
-    tenants: &[i64],
-    seq: i64,
-    words: impl Iterator<Item = &'w (i64, String)> + Clone,
-) -> Result<()> {
-    let rows = tenants.iter().flat_map(|tenant| words.clone().map(move |(kind, word)| (tenant, kind, word)));
-    let rows: Vec<_> = rows.collect();
-    let mut rest = rows.as_slice();
-    while let Some(count) = ROWS_PER_STATEMENT.into_iter().find(|count| *count <= rest.len()) {
-        let (stored, later) = rest.split_at(count);
+/// Stores the collected changes.
+pub(super) fn store_changes(tx: &Tx<'_>) -> Result<()> {
+    let changes = tx.state.word_changes.take();
+    let CombinedChanges { removed_kinds, blocks } = changes.combine();
+    for (tenant, kind) in removed_kinds {
+        tx.execute("DELETE FROM words WHERE tenant = ?1 AND kind = ?2", params![tenant, kind])?;
+    }
+    let (shrinking, growing): (Vec<_>, Vec<_>) =
+        blocks.into_iter().partition(|change| !change.removed.is_empty());
+    for change in &shrinking {
+        store_block(tx, change)?;
+    }
+    add_rows(tx, &growing)
+}
+
+/// Stores a block of which rows are removed.
+fn store_block(tx: &Tx<'_>, change: &BlockChange<'_>) -> Result<()> {
+    let BlockChange { tenant, kind, word, block, .. } = change;
+    let sql = "SELECT offsets FROM words WHERE tenant = ?1 AND kind = ?2 AND word = ?3 AND block = ?4";
+    let stored: Option<Vec<u8>> =
+        tx.query_first(sql, params![tenant, kind, word, block], |row| row.get(0))?;
+    let offsets = change.apply_to(&stored.unwrap_or_default());
+    if offsets.is_empty() {
+        let sql = "DELETE FROM words WHERE tenant = ?1 AND kind = ?2 AND word = ?3 AND block = ?4";
+        return tx.execute(sql, params![tenant, kind, word, block]).map(drop);
+    }
+    let sql = "INSERT INTO words (tenant, kind, word, block, offsets) VALUES (?1, ?2, ?3, ?4, ?5) \
+               ON CONFLICT (tenant, kind, word, block) DO UPDATE SET offsets = excluded.offsets";
+    tx.execute(sql, params![tenant, kind, word, block, offsets]).map(drop)
+}
+
+/// Adds rows to blocks, many blocks at once. SQLite's `||` makes a text even of two blobs.
+fn add_rows(tx: &Tx<'_>, mut changes: &[BlockChange<'_>]) -> Result<()> {
+    while let Some(count) = BLOCKS_PER_STATEMENT.into_iter().find(|count| *count <= changes.len()) {
+        let (stored, later) = changes.split_at(count);
         let values: Vec<Value<'_>> = stored
             .iter()
-            .flat_map(|(tenant, kind, word)| {
-                [tenant.to_value(), kind.to_value(), word.to_value(), seq.into()]
+            .flat_map(|BlockChange { tenant, kind, word, block, added, .. }| {
+                [tenant.to_value(), kind.to_value(), word.to_value(), block.to_value(), added.to_value()]
             })
             .collect();
-        let placeholders = vec!["(?, ?, ?, ?)"; count].join(", ");
-        // A word that is there already is no reason to refuse the change.
+        let placeholders = vec!["(?, ?, ?, ?, ?)"; count].join(", ");
         let sql = format!(
-            "INSERT INTO words (tenant, kind, word, seq) VALUES {placeholders} ON CONFLICT DO NOTHING"
+            "INSERT INTO words (tenant, kind, word, block, offsets) VALUES {placeholders} \
+             ON CONFLICT (tenant, kind, word, block) \
+             DO UPDATE SET offsets = CAST(words.offsets || excluded.offsets AS BLOB)"
         );
         tx.execute(&sql, &values)?;
-        rest = later;
-    }
-    Ok(())
-}
-
-fn delete_each<'w>(
-    tx: &Tx<'_>,
-    tenants: &[i64],
-    seq: i64,
-    words: impl Iterator<Item = &'w (i64, String)> + Clone,
-) -> Result<()> {
-    let sql = "DELETE FROM words WHERE tenant = ?1 AND kind = ?2 AND word = ?3 AND seq = ?4";
-    for tenant in tenants {
-        for (kind, word) in words.clone() {
-            tx.execute(sql, params![tenant, kind, word, seq])?;
-        }
+        changes = later;
     }
     Ok(())
 }

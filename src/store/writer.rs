@@ -25,9 +25,32 @@ use super::file_identity::FileIdentity;
 use super::reserve::Reserve;
 use super::tx::{Mutation, MutationResult, Tx};
 use super::tx_state::{ReserveAccess, TxState};
+use super::words;
 use crate::clock::Clock;
 use crate::domain::invalidation::Invalidation;
 use crate::error::{Code, Error, Result};
+
+/// When the changes of the table `words` are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WordStorage {
+    /// Before the commit, those of the whole group together.
+    WithGroup,
+    /// With each mutation, so that an error fails only this mutation.
+    WithMutation,
+}
+
+/// Why a group failed.
+struct GroupError {
+    error: Error,
+    /// True if words could not be stored. Mutations that change no words may succeed.
+    is_of_words: bool,
+}
+
+impl From<Error> for GroupError {
+    fn from(error: Error) -> Self {
+        Self { error, is_of_words: false }
+    }
+}
 
 pub(super) type OnCommit = Box<dyn Fn(&[Invalidation]) + Send + Sync>;
 
@@ -102,7 +125,14 @@ impl Writer {
         if self.reserve.is_in_use() {
             return group.into_iter().for_each(|job| self.run_with_reserve(job));
         }
-        match self.run_and_commit(&mut group, ReserveAccess::NotNeeded) {
+        let mut committed = self.run_and_commit(&mut group, ReserveAccess::NotNeeded, WordStorage::WithGroup);
+        if let Err(GroupError { error, is_of_words: true }) = &committed
+            && error.code != Code::StorageFull
+        {
+            // A damaged table `words` must not prevent revocations.
+            committed = self.run_and_commit(&mut group, ReserveAccess::NotNeeded, WordStorage::WithMutation);
+        }
+        match committed.map_err(|failed| failed.error) {
             Ok(results) => {
                 self.is_storage_full = false;
                 group.into_iter().zip(results).for_each(|(job, result)| self.respond(job, result));
@@ -171,7 +201,8 @@ impl Writer {
     fn commit_with_reserve(&mut self, job: &mut Vec<QueuedMutation>) -> Result<MutationResult> {
         let mut is_wal_reset = false;
         loop {
-            let results = self.run_and_commit(job, ReserveAccess::Denied);
+            let results = self.run_and_commit(job, ReserveAccess::Denied, WordStorage::WithMutation);
+            let results = results.map_err(|failed| failed.error);
             let is_full = results.as_ref().is_err_and(|error| error.code == Code::StorageFull);
             let has_more_room = is_full
                 && job.first().is_some_and(|job| job.may_use_reserve)
@@ -190,12 +221,22 @@ impl Writer {
         &mut self,
         group: &mut Vec<QueuedMutation>,
         reserve_access: ReserveAccess,
-    ) -> Result<Vec<Result<MutationResult>>> {
+        word_storage: WordStorage,
+    ) -> Result<Vec<Result<MutationResult>>, GroupError> {
         self.begin_transaction(group)?;
         let state = TxState::with_reserve_access(reserve_access);
         let tx = Tx::new(&self.conn, &state);
-        let results = group.iter_mut().map(|job| tx.run_mutation(&mut job.mutation));
-        let results = results.collect::<Result<Vec<_>>>().and_then(|results| {
+        let results = group.iter_mut().map(|job| {
+            tx.run_mutation(|tx| {
+                let result = (job.mutation)(tx)?;
+                if word_storage == WordStorage::WithMutation {
+                    words::store_changes(tx)?;
+                }
+                Ok(result)
+            })
+        });
+        let results = results.collect::<Result<Vec<_>>>().map_err(GroupError::from).and_then(|results| {
+            words::store_changes(&tx).map_err(|error| GroupError { error, is_of_words: true })?;
             self.files.ensure_in_place()?;
             // Nothing is to be stored. A commit would nevertheless write and sync the pages that rolled-back
             // savepoints have changed.

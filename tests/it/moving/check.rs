@@ -50,9 +50,12 @@ async fn every_kind_of_damage_is_detected() {
             "DELETE FROM words WHERE tenant = 0 AND kind = 2",
             "the search index doesn't match the organizations: 0 words are stored, 3 expected",
         ),
-        ("UPDATE words SET seq = 7 WHERE tenant = 1", "the search index doesn't match the API keys"),
-        ("INSERT INTO words VALUES (1, 1, 'x1', 1)", "the search index doesn't match the users: 1 words"),
-        ("INSERT INTO words VALUES (1, 9, 'x1', 1)", "the search index doesn't match any rows"),
+        ("UPDATE words SET block = 7 WHERE tenant = 1", "the search index doesn't match the API keys"),
+        (
+            "INSERT INTO words VALUES (1, 1, 'x1', 0, x'01')",
+            "the search index doesn't match the users: 1 words",
+        ),
+        ("INSERT INTO words VALUES (1, 9, 'x1', 0, x'01')", "the search index doesn't match any rows"),
         (
             "PRAGMA writable_schema = ON; UPDATE sqlite_schema SET rootpage = (SELECT rootpage FROM sqlite_schema \
              WHERE name = 'users_email') WHERE name = 'api_keys_user'",
