@@ -169,8 +169,9 @@ CREATE INDEX limit_meters_subject ON limit_meters (subject);
 -- no order. So a word of every key takes a byte per key, and keys that are stored together are added to it at once.
 -- A `tenant` of 0 has all rows, for platform keys. The other tenants are organizations, by their `seq`, with the rows that
 -- their keys see: their API keys, and their members. So a search reads nothing of other organizations, and its duration
--- reveals nothing about them. Rows that are deleted have no words. The functions in src/store that write the rows keep
--- their words, and `tollhouse check` compares both.
+-- reveals nothing about them. Members also have the empty word, which finds all of them in the order of the list. Rows
+-- that are deleted have no words. The functions in src/store that write the rows keep their words, and `tollhouse check`
+-- compares both.
 -- The words of `kind` 3 and 4 are buckets of days that contain the `expires_at` and the `last_used_at` of a key, three of
 -- each, so that filters by time find keys in the order of the list, however many there are. They change once a day at
 -- most; an index on `last_used_at` itself would change with almost every use of a key.

@@ -90,7 +90,7 @@ fn sum_expected(tx: &Tx<'_>) -> Result<Sums> {
     );
     each_row(tx, &members, |row, _| {
         let user = users::user_from_row(row, 3)?;
-        sums.add_all([row.get(1)?], &words::of(&user), row.get(2)?);
+        sums.add_all([row.get(1)?], &words::of_member(&user), row.get(2)?);
         Ok(())
     })?;
     let keys = format!(

@@ -49,7 +49,7 @@ pub(crate) fn insert(tx: &Tx<'_>, new: &Membership) -> Result<bool> {
         |row| Ok((row.get(0)?, row.get(1)?)),
     )?;
     let Some((organization, user)) = stored else { return Ok(false) };
-    words::insert(tx, &[organization], user, words::of(&new.user));
+    words::insert(tx, &[organization], user, words::of_member(&new.user));
     Ok(true)
 }
 
@@ -104,7 +104,7 @@ fn delete_words(tx: &Tx<'_>, user_id: &str, organizations: &[i64]) -> Result<()>
     let sql = "SELECT seq FROM users WHERE id = ?1";
     let seq = tx.query_first(sql, params![user_id], |row| row.get(0))?;
     let Some((user, seq)) = users::get(tx, user_id)?.zip(seq) else { return Ok(()) };
-    words::delete(tx, organizations, seq, words::of(&user));
+    words::delete(tx, organizations, seq, words::of_member(&user));
     Ok(())
 }
 

@@ -49,7 +49,7 @@ pub(super) enum ListAccess {
     FewRows,
     /// Through an index, in its order.
     InOrder,
-    /// Only together with rows that the caller doesn't see.
+    /// Only together with rows that the caller doesn't see. All rows have the word [`words::EVERY_ROW`].
     NotInOrder,
 }
 
@@ -138,10 +138,11 @@ fn find_source<T: Searchable>(tx: &Tx<'_>, search: &Search<'_>) -> Result<Source
     }
     Ok(match fewest {
         Some((_, _, words)) if words.len() <= MAX_MERGED_WORDS => Source::Words { tenant, kind, words },
-        Some((size, prefix, _))
-            if size <= search.max_sorted_rows || search.list_access == ListAccess::NotInOrder =>
-        {
+        Some((size, prefix, _)) if size <= search.max_sorted_rows => {
             Source::Rows(rows_with_prefix(tx, tenant, kind, prefix)?)
+        }
+        _ if search.list_access == ListAccess::NotInOrder => {
+            Source::Words { tenant, kind, words: vec![words::EVERY_ROW.to_owned()] }
         }
         _ => Source::List,
     })

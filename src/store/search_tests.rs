@@ -8,7 +8,7 @@ use crate::domain::user::{self, User, UserFilter};
 use crate::domain::{id::Kind, patch::Metadata};
 use crate::store::db::{Db, Options};
 use crate::store::test_database::test_options;
-use crate::store::words::ALL_ROWS;
+use crate::store::words::{ALL_ROWS, EVERY_ROW};
 use crate::store::{check_words, memberships, organizations, users};
 
 const USERS: usize = 4000;
@@ -292,12 +292,13 @@ async fn a_search_for_a_beginning_of_many_words_reads_the_list_if_they_have_too_
             (99, ListAccess::InOrder, "list"),
             (1, ListAccess::InOrder, "list"),
             (100, ListAccess::NotInOrder, "rows"),
-            (99, ListAccess::NotInOrder, "rows"),
+            (99, ListAccess::NotInOrder, "every row"),
             (100, ListAccess::FewRows, "list"),
         ] {
             let search = Search { max_sorted_rows, ..Search::new(&query, ALL_ROWS, list_access) };
             let source = match find_source::<User>(tx, &search)? {
                 Source::Rows(rows) if rows == (1..=100).collect::<Vec<_>>() => "rows",
+                Source::Words { words, .. } if words == [EVERY_ROW] => "every row",
                 Source::List => "list",
                 _ => "other",
             };

@@ -9,6 +9,7 @@ use super::search::{self, ListAccess, Lookup, Search};
 use super::tx::Tx;
 use super::words::{self, ALL_ROWS};
 use crate::domain::expand::UserName;
+use crate::domain::id::Kind;
 use crate::domain::page::{Page, Rows};
 use crate::domain::time::Timestamp;
 use crate::domain::unicode;
@@ -134,12 +135,7 @@ pub(crate) fn list(tx: &Tx<'_>, filter: &UserFilter, page: &Page) -> Result<Rows
         UserFilter { email: None, external_id: None, .. } => ListAccess::NotInOrder,
         _ => ListAccess::FewRows,
     };
-    // Few users, and those found by words, are looked up among the members. Otherwise, the members are looked up.
-    let is_member = if query.is_some() || list_access == ListAccess::FewRows {
-        "EXISTS (SELECT 1 FROM memberships m WHERE m.organization_id = ? AND m.user_id = u.id)"
-    } else {
-        "u.id IN (SELECT user_id FROM memberships WHERE organization_id = ?)"
-    };
+    let is_member = "EXISTS (SELECT 1 FROM memberships m WHERE m.organization_id = ? AND m.user_id = u.id)";
     let list = |lookup: Lookup| {
         let hint = lookup.hint();
         ListQuery::new(&format!("SELECT u.seq, {COLUMNS} FROM users u{hint} WHERE u.deleted_at IS NULL"))
@@ -149,8 +145,14 @@ pub(crate) fn list(tx: &Tx<'_>, filter: &UserFilter, page: &Page) -> Result<Rows
             .and_condition("u.external_id = ?", filter.external_id.clone())
     };
     let map = |row: &Row<'_>| user_from_row(row, 1);
-    let Some(query) = query else { return list(Lookup::ByConditions).fetch_page(tx, "u.seq", page, map) };
+    if query.is_none() && list_access != ListAccess::NotInOrder {
+        return list(Lookup::ByConditions).fetch_page(tx, "u.seq", page, map);
+    }
     let tenant = words::tenant(tx, filter.organization_id.as_deref())?;
+    let Some(query) = query else {
+        let every_row = (tenant, words::kind_number(Kind::User), vec![words::EVERY_ROW.to_owned()]);
+        return search::fetch_page_of_words(tx, list, "u.seq", page, every_row, map);
+    };
     let search = Search::new(query, tenant, list_access);
     search::fetch_page(tx, list, "u.seq", page, &search, map)
 }

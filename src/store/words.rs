@@ -10,12 +10,16 @@ use crate::domain::api_key::{ApiKey, buckets_of_expiry, buckets_of_last_use};
 use crate::domain::id::Kind;
 use crate::domain::search::Searchable;
 use crate::domain::time::Timestamp;
+use crate::domain::user::User;
 use crate::error::Result;
 
 /// The tenant under which all rows are, for platform keys.
 pub(super) const ALL_ROWS: i64 = 0;
 /// The tenant of an organization that doesn't exist, which has no rows.
 const NO_ROWS: i64 = -1;
+
+/// The word that all members of an organization have.
+pub(super) const EVERY_ROW: &str = "";
 
 /// The numbers in the column `kind` of the buckets of API keys' `expires_at` and `last_used_at`.
 pub(super) const EXPIRY: i64 = 3;
@@ -37,6 +41,14 @@ pub(super) fn kind_number(kind: Kind) -> i64 {
 pub(super) fn of<T: Searchable>(row: &T) -> Words {
     let kind = kind_number(T::KIND);
     row.words().to_stored().into_iter().map(|word| (kind, word.to_owned())).collect()
+}
+
+/// The words by which a user is found under the tenant of an organization. The empty one, [`EVERY_ROW`], finds all members
+/// in the order of the list.
+pub(super) fn of_member(user: &User) -> Words {
+    let mut words = of(user);
+    words.insert((kind_number(Kind::User), EVERY_ROW.to_owned()));
+    words
 }
 
 /// The words by which a key is found, and the buckets of its times.

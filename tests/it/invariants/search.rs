@@ -160,3 +160,41 @@ async fn the_words_of_a_long_name_are_limited() {
     assert_eq!(found(&admin, "api-keys", &"𐐀".repeat(199)).await, ["key_wide"]);
     assert_eq!(found(&admin, "api-keys", &format!("{}a", "𐐀".repeat(100))).await, [""; 0]);
 }
+
+/// All members are listed in the order in which the users were stored, page by page, with and without filters.
+#[tokio::test]
+async fn members_are_listed_as_any_users() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    create(&admin, "/organizations", json!({"id": "org_1", "name": "One", "email": "a@b.example"})).await;
+    let (key, _) = server.key(Some("org_1"), &["admin:users"]).await;
+    for number in 0..30 {
+        let name = format!("Member{number}");
+        let id = format!("user_{number:02}");
+        create(&admin, "/users", json!({"id": id, "name": name, "email": format!("{number}@b.example")}))
+            .await;
+    }
+    let mut members: Vec<String> = Vec::new();
+    for number in (0..30).rev().filter(|number| number % 3 != 0) {
+        let id = format!("user_{number:02}");
+        create(&admin, "/organizations/org_1/members", json!({"user_id": id, "role": "member"})).await;
+        members.push(id);
+    }
+    for (query, order) in [("", "desc"), ("", "asc"), ("&q=member", "desc"), ("&status=active", "asc")] {
+        let mut ids = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = key.get(&format!("/users?limit=7&order={order}{query}{cursor}")).await;
+            ids.extend(column(&page.json["data"], "id"));
+            match page.json["metadata"]["nextCursor"].as_str() {
+                None => break,
+                Some(next) => cursor = format!("&cursor={next}"),
+            }
+        }
+        if order == "asc" {
+            ids.reverse();
+        }
+        assert_eq!(ids, members, "{query} {order}");
+    }
+    assert_eq!(found(&admin, "users", "member").await.len(), 30);
+}
