@@ -45,6 +45,7 @@ CREATE TABLE organizations (
 
 -- Finds organizations on a plan; a plan in use can't be removed.
 CREATE INDEX organizations_plan ON organizations (plan, seq) WHERE deleted_at IS NULL;
+CREATE INDEX organizations_status ON organizations (status, seq) WHERE deleted_at IS NULL;
 
 CREATE TABLE users (
     seq         INTEGER PRIMARY KEY,
@@ -63,6 +64,7 @@ CREATE TABLE users (
 
 -- An email address belongs to at most one user that isn't deleted; deleting the user frees it.
 CREATE UNIQUE INDEX users_email ON users (email_key) WHERE deleted_at IS NULL;
+CREATE INDEX users_status ON users (status, seq) WHERE deleted_at IS NULL;
 CREATE INDEX users_external_id ON users (external_id) WHERE external_id IS NOT NULL;
 
 -- Users' roles in organizations. AUTOINCREMENT: the row of an ended membership is deleted, and its

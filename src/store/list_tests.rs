@@ -5,11 +5,15 @@ use super::*;
 use crate::domain::api_key::{ApiKeyFilter, Status};
 use crate::domain::audit;
 use crate::domain::id::Kind;
+use crate::domain::organization::{self, OrganizationFilter};
 use crate::domain::search::SearchQuery;
 use crate::domain::time::Timestamp;
+use crate::domain::user::{self, UserFilter};
 use crate::store::search::Lookup;
 use crate::store::test_database::open_new_database;
-use crate::store::{api_keys, audit as audit_store};
+use crate::store::{
+    api_keys, audit as audit_store, organizations as organization_store, users as user_store,
+};
 
 /// SQLite's query plan for a page other than the first: the step that reads the first table, and the steps
 /// that sort.
@@ -122,6 +126,49 @@ async fn rows_of_a_search_are_looked_up_by_seq() {
                     plan.starts_with("SEARCH k USING INTEGER PRIMARY KEY (rowid=?)"),
                     "{filter:?}: {plan}"
                 );
+            }
+        }
+        Ok(())
+    });
+    checked.await.unwrap();
+}
+
+#[tokio::test]
+async fn each_filter_of_organizations_and_users_uses_an_index_in_the_order_of_the_list() {
+    let (_dir, db) = open_new_database();
+    let checked = db.read(|tx| {
+        let some = || Some("x".to_owned());
+        let suspended = OrganizationFilter {
+            status: Some(organization::Status::Suspended),
+            ..OrganizationFilter::default()
+        };
+        let organizations = [
+            ("INTEGER PRIMARY KEY", OrganizationFilter::default()),
+            (
+                "INDEX organizations_plan",
+                OrganizationFilter { plan: some(), ..OrganizationFilter::default() },
+            ),
+            ("INDEX organizations_plan", OrganizationFilter { plan: some(), ..suspended.clone() }),
+            ("INDEX organizations_status", suspended),
+        ];
+        let suspended = UserFilter { status: Some(user::Status::Suspended), ..UserFilter::default() };
+        let users = [
+            ("INTEGER PRIMARY KEY", UserFilter::default()),
+            ("INDEX users_external_id", UserFilter { external_id: some(), ..suspended.clone() }),
+            ("INDEX users_email", UserFilter { email: some(), external_id: some(), ..suspended.clone() }),
+            ("INDEX users_status", suspended),
+        ];
+        let organizations = organizations.map(|(expected, filter)| {
+            (expected, "seq", organization_store::list_query(&filter, Lookup::ByConditions))
+        });
+        let users = users.map(|(expected, filter)| {
+            (expected, "u.seq", user_store::list_query(&filter, Lookup::ByConditions))
+        });
+        for (expected, seq, list) in organizations.into_iter().chain(users) {
+            for order in [Order::Desc, Order::Asc] {
+                let plan = query_plan(tx, list.clone(), seq, order)?;
+                assert!(plan.contains(&format!(" USING {expected}")), "{expected}: {plan}");
+                assert!(!plan.contains("TEMP"), "{expected}: {plan}");
             }
         }
         Ok(())

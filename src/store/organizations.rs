@@ -112,19 +112,24 @@ pub(crate) fn delete(tx: &Tx<'_>, id: &str, now: Timestamp) -> Result<()> {
 
 /// Fetches a page of organizations that aren't deleted.
 pub(crate) fn list(tx: &Tx<'_>, filter: &OrganizationFilter, page: &Page) -> Result<Rows<Organization>> {
-    let list = |lookup: Lookup| {
-        let hint = lookup.hint();
-        ListQuery::new(&format!("SELECT {COLUMNS} FROM organizations{hint} WHERE deleted_at IS NULL"))
-            .and_condition("id = ?", filter.id.clone())
-            .and_condition("status = ?", filter.status.map(|status| status.name().to_owned()))
-            .and_condition("plan = ?", filter.plan.clone())
-    };
+    let list = |lookup: Lookup| list_query(filter, lookup);
     let Some(query) = filter.q.as_ref().filter(|query| query.has_words()) else {
         return list(Lookup::ByConditions).fetch_page(tx, "seq", page, organization_from_row);
     };
     let list_access = if filter.id.is_some() { ListAccess::FewRows } else { ListAccess::InOrder };
     let search = Search::new(query, ALL_ROWS, list_access);
     search::fetch_page(tx, list, "seq", page, &search, organization_from_row)
+}
+
+pub(super) fn list_query(filter: &OrganizationFilter, lookup: Lookup) -> ListQuery {
+    let hint = lookup.hint();
+    ListQuery::new(&format!("SELECT {COLUMNS} FROM organizations{hint} WHERE deleted_at IS NULL")).and_equal(
+        &[
+            ("id", filter.id.as_deref()),
+            ("plan", filter.plan.as_deref()),
+            ("status", filter.status.map(|status| status.name())),
+        ],
+    )
 }
 
 /// Fetches the names of organizations that aren't deleted.

@@ -135,15 +135,7 @@ pub(crate) fn list(tx: &Tx<'_>, filter: &UserFilter, page: &Page) -> Result<Rows
         UserFilter { email: None, external_id: None, .. } => ListAccess::NotInOrder,
         _ => ListAccess::FewRows,
     };
-    let is_member = "EXISTS (SELECT 1 FROM memberships m WHERE m.organization_id = ? AND m.user_id = u.id)";
-    let list = |lookup: Lookup| {
-        let hint = lookup.hint();
-        ListQuery::new(&format!("SELECT u.seq, {COLUMNS} FROM users u{hint} WHERE u.deleted_at IS NULL"))
-            .and_condition(is_member, filter.organization_id.clone())
-            .and_condition("u.status = ?", filter.status.map(|status| status.name().to_owned()))
-            .and_condition("u.email_key = ?", filter.email.as_deref().map(unicode::fold_email))
-            .and_condition("u.external_id = ?", filter.external_id.clone())
-    };
+    let list = |lookup: Lookup| list_query(filter, lookup);
     let map = |row: &Row<'_>| user_from_row(row, 1);
     if query.is_none() && list_access != ListAccess::NotInOrder {
         return list(Lookup::ByConditions).fetch_page(tx, "u.seq", page, map);
@@ -155,6 +147,19 @@ pub(crate) fn list(tx: &Tx<'_>, filter: &UserFilter, page: &Page) -> Result<Rows
     };
     let search = Search::new(query, tenant, list_access);
     search::fetch_page(tx, list, "u.seq", page, &search, map)
+}
+
+pub(super) fn list_query(filter: &UserFilter, lookup: Lookup) -> ListQuery {
+    let is_member = "EXISTS (SELECT 1 FROM memberships m WHERE m.organization_id = ? AND m.user_id = u.id)";
+    let hint = lookup.hint();
+    let email = filter.email.as_deref().map(unicode::fold_email);
+    ListQuery::new(&format!("SELECT u.seq, {COLUMNS} FROM users u{hint} WHERE u.deleted_at IS NULL"))
+        .and_condition(is_member, filter.organization_id.clone())
+        .and_equal(&[
+            ("u.email_key", email.as_deref()),
+            ("u.external_id", filter.external_id.as_deref()),
+            ("u.status", filter.status.map(|status| status.name())),
+        ])
 }
 
 /// Fetches the names of users that aren't deleted; with `organization_id`, only of its members.
