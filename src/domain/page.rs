@@ -151,11 +151,15 @@ impl Query {
     }
 
     fn check_text(&mut self, name: &'static str, value: String) -> Option<String> {
-        if (1..=200).contains(&value.chars().count()) && !value.contains('\0') {
-            return Some(value);
+        if value.contains('\0') {
+            self.add_fault(name, "INVALID_CHARACTER", "Must not contain U+0000.");
+            return None;
         }
-        self.add_fault(name, "INVALID_LENGTH", "Must have 1 to 200 characters.");
-        None
+        if !(1..=200).contains(&value.chars().count()) {
+            self.add_fault(name, "INVALID_LENGTH", "Must have 1 to 200 characters.");
+            return None;
+        }
+        Some(value)
     }
 
     /// Parses a query parameter that is the name of a variant of `T`.
