@@ -161,6 +161,96 @@ async fn the_words_of_a_long_name_are_limited() {
     assert_eq!(found(&admin, "api-keys", &format!("{}a", "𐐀".repeat(100))).await, [""; 0]);
 }
 
+/// A query is answered or refused, whatever it contains, and its special characters of SQL, patterns and indexes have no
+/// meaning.
+#[tokio::test]
+async fn no_query_is_more_than_words() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    create(
+        &admin,
+        "/api-keys",
+        json!({"id": "key_plain", "name": "Plain 100% \"quoted\" name_x", "scopes": []}),
+    )
+    .await;
+    let long_word = "plain".repeat(40);
+    let many_words = ["plain"; 33].join(" ");
+    for (query, expected) in [
+        ("100%", Ok(true)),
+        ("\"quoted\"", Ok(true)),
+        ("quot*", Ok(true)),
+        ("name_x", Ok(true)),
+        ("pl%", Ok(true)),
+        ("p%n", Err("INVALID_LENGTH")),
+        ("%", Err("INVALID_VALUE")),
+        ("%_*\"'\\--;", Err("INVALID_VALUE")),
+        ("\u{200b}\u{202e}", Err("INVALID_VALUE")),
+        ("🎉🎉", Err("INVALID_VALUE")),
+        ("\u{301}\u{301}", Ok(false)),
+        ("plain' OR 1=1", Err("INVALID_LENGTH")),
+        ("plain OR NOT name", Err("TOO_MANY")),
+        ("pl\u{10ffff}", Ok(true)),
+        ("\u{10ffff}\u{10ffff}", Err("INVALID_VALUE")),
+        ("ｐｌａｉｎ", Ok(false)),
+        ("ΠLAIN", Ok(false)),
+        ("PLAIN name QUOTED", Ok(true)),
+        (&long_word, Ok(false)),
+        (&many_words, Ok(true)),
+        ("pl\0ain", Err("INVALID_CHARACTER")),
+    ] {
+        let encoded: String = form_urlencoded::byte_serialize(query.as_bytes()).collect();
+        let answer = admin.get(&format!("/api-keys?q={encoded}")).await;
+        match expected {
+            Ok(is_found) => {
+                let ids = column(&expect_ok(answer, 200), "id");
+                assert_eq!(ids.contains(&"key_plain".to_owned()), is_found, "{query:?}");
+            }
+            Err(code) => {
+                assert_eq!((answer.status, answer.code()), (400, "INVALID_REQUEST"), "{query:?}");
+                let detail = &answer.json["error"]["details"][0];
+                assert_eq!((&detail["parameter"], &detail["code"]), (&json!("q"), &json!(code)), "{query:?}");
+            }
+        }
+        let search = admin.get(&format!("/search?q={encoded}")).await;
+        assert!([200, 400].contains(&search.status), "{query:?}: {}", search.text);
+    }
+}
+
+/// A cursor continues the list that it is of: another query or filter refuses it, and one that was created before a change
+/// skips and repeats nothing.
+#[tokio::test]
+async fn cursors_of_searches_belong_to_their_query() {
+    let server = Server::start().await;
+    let admin = server.admin();
+    for number in 0..9 {
+        let key = json!({"id": format!("key_{number}"), "name": format!("Otter {number}"), "scopes": []});
+        create(&admin, "/api-keys", key).await;
+    }
+    let first = admin.get("/api-keys?q=otter&limit=4&never_used=true").await;
+    assert_eq!(column(&first.json["data"], "id"), ["key_8", "key_7", "key_6", "key_5"]);
+    let cursor = first.json["metadata"]["nextCursor"].as_str().unwrap().to_owned();
+    for other in [
+        "q=ott&never_used=true",
+        "q=otter",
+        "never_used=true",
+        "q=otter&never_used=false",
+        "q=otter&never_used=true&status=active",
+        "q=otter&never_used=true&order=asc",
+        "q=otter&never_used=true&expires_before=2027-01-01T00:00:00Z",
+        "q=otter&never_used=true&last_used_before=2027-01-01",
+    ] {
+        let answer = admin.get(&format!("/api-keys?{other}&cursor={cursor}")).await;
+        assert_eq!((answer.status, answer.code()), (400, "INVALID_CURSOR"), "{other}");
+    }
+    // One of the first page matches no more, one is new, and one that is still to come matches no more.
+    for id in ["key_6", "key_3"] {
+        expect_ok(admin.patch(&format!("/api-keys/{id}"), json!({"name": "Badger"})).await, 200);
+    }
+    create(&admin, "/api-keys", json!({"id": "key_9", "name": "Otter 9", "scopes": []})).await;
+    let rest = admin.get(&format!("/api-keys?q=otter&limit=100&never_used=true&cursor={cursor}")).await;
+    assert_eq!(column(&expect_ok(rest, 200), "id"), ["key_4", "key_2", "key_1", "key_0"]);
+}
+
 /// All members are listed in the order in which the users were stored, page by page, with and without filters.
 #[tokio::test]
 async fn members_are_listed_as_any_users() {

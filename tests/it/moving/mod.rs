@@ -9,6 +9,7 @@ mod leftovers;
 mod prefixes;
 mod restore;
 mod round_trip;
+mod search_index;
 mod tables;
 
 use std::path::Path;
