@@ -1,5 +1,6 @@
 """Helpers of all benchmarks: programs in separate directories, clients, wrk, and the speed of this machine's disk."""
 
+import argparse
 import json
 import math
 import multiprocessing
@@ -295,6 +296,32 @@ def background_load(work, url, counter):
     finally:
         process.kill()
         process.join()
+
+
+def programs_to_compare(name, description):
+    """Reads the options of a benchmark that can compare two programs. Returns both, or None without options."""
+    parser = argparse.ArgumentParser(prog=f"scripts/bench {name}", description=description)
+    parser.add_argument("--before", type=Path, metavar="PROGRAM",
+                        help="compare the same work with this program instead of measuring everything")
+    parser.add_argument("--after", type=Path, metavar="PROGRAM", default=PROGRAM,
+                        help="the other program, instead of the one that is built; only with --before")
+    options = parser.parse_args()
+    return options.before and (options.before.resolve(), options.after.resolve())
+
+
+def measure_pairs(pairs, programs, measure):
+    """Measures both programs in alternating order and returns the values of each."""
+    values = [], []
+    for pair in range(pairs):
+        for index in (0, 1) if pair % 2 == 0 else (1, 0):
+            values[index].append(measure(programs[index]))
+    return values
+
+
+def ratio_cells(before, after):
+    """Cells of a table: the median of the ratios within a pair, the lowest and the highest."""
+    ratios = [later / earlier for earlier, later in zip(before, after)]
+    return f"{statistics.median(ratios):.2f} | {min(ratios):.2f}–{max(ratios):.2f}"
 
 
 def percentile(values, percent):

@@ -6,11 +6,12 @@ import statistics
 import subprocess
 import time
 
-from harness import KEY, PROGRAM, Client, Server, directory
+from harness import KEY, PROGRAM, Client, Server, directory, measure_pairs, programs_to_compare, ratio_cells
 from dataset import ORGANIZATION, secrets
 
 KEYS = 100_000
 CALLS = 1_000
+PAIRS = 5
 SCOPES = ["workflows:read", "transactions:write"]
 
 
@@ -23,10 +24,10 @@ def write(file):
                                     "hash": hash, "hash_encoding": "hex"}) + "\n")
 
 
-def run(file, dir):
+def run(file, dir, program=PROGRAM):
     """Runs an import. Returns its report and its duration in seconds."""
     begin = time.perf_counter()
-    process = subprocess.run([PROGRAM, "import", file, "--json", "--data", dir], capture_output=True, text=True)
+    process = subprocess.run([program, "import", file, "--json", "--data", dir], capture_output=True, text=True)
     duration = time.perf_counter() - begin
     if process.returncode:
         raise SystemExit(process.stdout + process.stderr)
@@ -57,7 +58,29 @@ def measure_changes(server, process):
     return statistics.median(durations), statistics.quantiles(durations, n=100)[98], max(durations)
 
 
+def import_rate(file, program):
+    """Returns the keys per second that a program imports into a new database."""
+    with directory() as dir:
+        with Server(dir, program) as server:
+            server.call("POST", "/admin/v1/organizations", ORGANIZATION)
+        report, seconds = run(file, server.file.parent, program)
+        if report["imported"] != {"api_key": KEYS}:
+            raise SystemExit(report)
+        return KEYS / seconds
+
+
+def compare(programs):
+    with directory() as dir:
+        write(f"{dir}/keys.ndjson")
+        before, after = measure_pairs(PAIRS, programs, lambda program: import_rate(f"{dir}/keys.ndjson", program))
+    print(f"| `tollhouse import` of {KEYS:,} keys, {PAIRS} pairs | before | after | ratio | lowest and highest |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    print(f"| keys/s | {statistics.median(before):,.0f} | {statistics.median(after):,.0f} | {ratio_cells(before, after)} |")
+
+
 def main():
+    if programs := programs_to_compare("import", __doc__):
+        return compare(programs)
     with directory() as dir:
         write(f"{dir}/keys.ndjson")
         with Server(dir) as server:

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import statistics
 
-from harness import Server, directory, fdatasync_us
+from harness import Server, directory, fdatasync_us, measure_pairs, programs_to_compare, ratio_cells
 
 CALLERS = (1, 16, 64, 256)
 ALTERNATIONS = 5
@@ -15,9 +15,9 @@ API_KEY = {"organization_id": "org_bench", "name": "Production API Key",
            "scopes": ["workflows:read", "transactions:write"]}
 
 
-def create_keys(dir, callers, strace=False, **settings):
+def create_keys(dir, callers, strace=False, program=None, **settings):
     """Creates keys for a while, and checks that each acknowledged key is stored."""
-    with Server(dir, **settings) as server:
+    with Server(dir, program, **settings) as server:
         server.call("POST", "/admin/v1/organizations", ORGANIZATION)
         counting = server.count_syncs() if strace else None
         result = server.load("POST", "/admin/v1/api-keys", callers, SECONDS, API_KEY)
@@ -72,7 +72,24 @@ def event_bytes():
     return [(used / events, json / events) for used, events, json in (before, reads)]
 
 
+def creation_rate(callers, program):
+    with directory() as dir:
+        return create_keys(dir, callers, program=program)["rate"]
+
+
+def compare(programs):
+    print(f"{os.cpu_count()} processors, {ALTERNATIONS} pairs of {SECONDS} s.\n")
+    print("| callers | before, changes/s | after, changes/s | ratio | lowest and highest |")
+    print("| ---: | ---: | ---: | ---: | ---: |")
+    for callers in CALLERS:
+        before, after = measure_pairs(ALTERNATIONS, programs, lambda program: creation_rate(callers, program))
+        print(f"| {callers} | {statistics.median(before):,.0f} | {statistics.median(after):,.0f} "
+              f"| {ratio_cells(before, after)} |", flush=True)
+
+
 def main():
+    if programs := programs_to_compare("writes", __doc__):
+        return compare(programs)
     with directory() as dir:
         median, p99 = fdatasync_us(dir)
     print(f"{os.cpu_count()} processors; a 4 KiB append with fdatasync takes {median:.0f} µs "
