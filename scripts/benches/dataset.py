@@ -89,7 +89,8 @@ def fill(dir, keys, events):
     and the total have usage in every hour. The audit events cover a year; one in a hundred belongs to the organization.
     The chain of the copied events is not valid. The oldest tenth of the keys expires within 400 days and was last used long
     ago; the newest half expires years later and was used lately; five of these expire last. One key has the word "needle" in its
-    name, and ten belong to an organization of their own."""
+    name, and ten belong to an organization of their own. There are a tenth as many users and organizations; one of each has
+    the word "needle", and ten of the users are members of the organization with ten keys."""
     with Server(dir) as server:
         server.call("POST", "/admin/v1/organizations", ORGANIZATION)
         model = server.call("POST", "/admin/v1/api-keys", API_KEY)
@@ -99,6 +100,15 @@ def fill(dir, keys, events):
         for number in range(10):
             of_small = {"id": f"key_small-{number}", "organization_id": "org_small"}
             server.call("POST", "/admin/v1/api-keys", API_KEY | of_small)
+            member = {"id": f"user_small-{number}", "name": "Ada Lovelace", "email": f"ada@small{number}.example"}
+            server.call("POST", "/admin/v1/users", member)
+            server.call("POST", "/admin/v1/organizations/org_small/members", {"user_id": member["id"], "role": "member"})
+        for name in ("Acme", "Needle"):
+            email = f"office@{name.lower()}.example"
+            organization = {"id": f"org_{name.lower()}", "name": f"{name} Corporation", "email": email}
+            server.call("POST", "/admin/v1/organizations", organization)
+            user = {"id": f"user_{name.lower()}", "name": f"{name} Lovelace", "email": email}
+            server.call("POST", "/admin/v1/users", user)
         client = Client(server.url, KEY)
         client.get(f"/admin/v1/api-keys/{model['id']}")
         client.verify(model["key"])
@@ -112,6 +122,7 @@ def fill(dir, keys, events):
         add_denials(db, now)
         add_events(db, now, events)
         add_times(db, now)
+        add_people(db, keys // 10)
     db.close()
     return server.file
 
@@ -163,6 +174,20 @@ def add_times(db, now):
         insert_words(db, f"SELECT 0 AS tenant, {kind} AS kind, word, seq FROM ({buckets}) UNION ALL "
                          f"SELECT o.seq, {kind}, b.word, b.seq FROM ({buckets}) b "
                          "JOIN organizations o ON o.id = b.organization_id")
+
+
+def add_people(db, count):
+    """Adds users and organizations."""
+    numbers = ("WITH RECURSIVE upto (n) AS "
+               f"(VALUES (1) UNION ALL SELECT n + 1 FROM upto WHERE n < {count}) SELECT n FROM upto")
+    email = "'office' || new.n || '@acme.example'"
+    for table, kind, id, name in (("users", 1, "user", "lovelace"), ("organizations", 2, "org", "corporation")):
+        last, = db.execute(f"SELECT max(seq) FROM {table}").fetchone()
+        copy(db, table, f"id = '{id}_acme'", numbers, seq=f"{last} + new.n", id=f"'{id}_bench-' || new.n", email=email,
+             email_key=email)
+        words = [f"'{word}'" for word in ("acme", name, "example", "bench")] + ["'office' || n", "CAST(n AS TEXT)"]
+        insert_words(db, " UNION ALL ".join(
+            f"SELECT 0 AS tenant, {kind} AS kind, {word} AS word, {last} + n AS seq FROM ({numbers})" for word in words))
 
 
 def add_denials(db, now):

@@ -1,5 +1,6 @@
 """cost of calls, memory and the start with few keys and events, compared with many."""
 
+import argparse
 import json
 import os
 import random
@@ -20,6 +21,7 @@ ROUNDS = 5
 CALLS = 150  # of each kind, in a round
 STARTS = 15
 CONNECTIONS = 64
+MAX_RATIO = 1.5
 ADMIN = "/admin/v1"
 
 
@@ -28,14 +30,17 @@ class Side:
 
     def __init__(self, server, keys, events):
         self.server = server
-        self.client = Client(server.url, KEY)
+        small = {"organization_id": "org_small", "name": "Small", "scopes": ["admin:orgs", "admin:users", "admin:keys"]}
+        self.small_key = server.call("POST", f"{ADMIN}/api-keys", small)["key"]
+        self.connect()
         # Keys from all over the database in random order, each used once, except for the first.
         chosen = random.Random(0).sample(range(keys), 1 + ROUNDS * CALLS)
         known, *unread = (next(secrets(index, 1)) for index in chosen)
         unread = iter(unread)
-        audit, usage, denials, listed, search = (f"{ADMIN}/{name}" for name in (
-            "audit-logs", "analytics/usage", "analytics/logs", "api-keys", "search"))
+        audit, usage, denials, listed, search, users, organizations = (f"{ADMIN}/{name}" for name in (
+            "audit-logs", "analytics/usage", "analytics/logs", "api-keys", "search", "users", "organizations"))
         get = lambda path, **query: lambda: self.client.get(path, **query)
+        get_as_small = lambda path, **query: lambda: self.small_client.get(path, **query)
         days_ago = lambda days: f"{datetime.now(timezone.utc) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
         organization = {"org_id": "org_bench"}
         key = {"key_id": "key_model"}
@@ -91,21 +96,45 @@ class Side:
             "keys: used": get(listed, never_used="false"),
             "search: a rare word": get(search, q="needle"),
             "search: a word of every key": get(search, q="production"),
+            "keys: an organization of 10 keys, never used": get(listed, never_used="true", organization_id="org_small"),
+            "organizations: newest": get(organizations),
+            "organizations: by cursor, deep": get(organizations, cursor=self.cursor(organizations, keys // 10)),
+            "organizations: suspended, none": get(organizations, status="suspended"),
+            "organizations: on a plan, all": get(organizations, plan="standard"),
+            "organizations: on a plan, none": get(organizations, plan="enterprise"),
+            "organizations: a rare word": get(organizations, q="needle"),
+            "organizations: a word of every organization": get(organizations, q="corp"),
+            "users: newest": get(users),
+            "users: by cursor, deep": get(users, cursor=self.cursor(users, keys // 10)),
+            "users: suspended, none": get(users, status="suspended"),
+            "users: an email address": get(users, email="office@needle.example"),
+            "users: an external id, none": get(users, external_id="missing"),
+            "users: a rare word": get(users, q="needle"),
+            "users: a word of every user": get(users, q="love"),
+            "users: a member's key, 10 members": get_as_small(users),
+            "users: a member's key, a word of every user": get_as_small(users, q="love"),
+            "users: a member's key, a word of others": get_as_small(users, q="needle"),
             "search: an id": get(search, q="key_rare"),
+            "search: an organization of 10 keys, a word of every key": get_as_small(search, q="production"),
+            "search: an organization of 10 keys, a word of others": get_as_small(search, q="needle"),
         }
+
+    def connect(self):
+        self.client = Client(self.server.url, KEY)
+        self.small_client = Client(self.server.url, self.small_key)
 
     def cursor(self, path, rows):
         """Returns the cursor nine tenths down the list, but at most 100,000 rows."""
         query = {"limit": 100}
-        for _ in range(min(rows * 9 // 10, 100_000) // 100):
+        for _ in range(max(min(rows * 9 // 10, 100_000) // 100, 1)):
             page, _ = self.client.get(path, **query)
             query["cursor"] = json.loads(page)["metadata"]["nextCursor"]
         return query["cursor"]
 
     def measure(self, kind, times):
         """Returns the duration of each call and the average CPU time of the server per call, in µs."""
-        # A new connection, because the server closes idle ones.
-        self.client = Client(self.server.url, KEY)
+        # New connections, because the server closes idle ones.
+        self.connect()
         before = self.processor_us()
         durations = [self.calls[kind]()[1] for _ in range(times)]
         return durations, (self.processor_us() - before) / times
@@ -127,9 +156,12 @@ def compare(kind, sides):
             durations[index] += times
             processor_times[index].append(processor)
     cells = []
+    ratios = []
     for few, many in (map(statistics.median, durations), map(statistics.median, processor_times)):
-        cells += [f"{few:,.0f}", f"{many:,.0f}", f"{many / few:.2f}"]
+        ratios.append(many / few)
+        cells += [f"{few:,.0f}", f"{many:,.0f}", f"{ratios[-1]:.2f}"]
     print(f"| {kind} | {' | '.join(cells)} |", flush=True)
+    return ratios[0]
 
 
 def memory(dir, keys):
@@ -162,21 +194,31 @@ def start(dir):
 
 
 def main():
+    parser = argparse.ArgumentParser(prog="scripts/bench scale", description=__doc__)
+    parser.add_argument("--keys", type=int, default=MANY[0], help="number of keys on the larger side")
+    parser.add_argument("--events", type=int, default=MANY[1], help="number of audit events on the larger side")
+    parser.add_argument("--only", metavar="TEXT", help="measure only the calls that begin with this text")
+    options = parser.parse_args()
+    sizes = FEW, (options.keys, options.events)
     with ExitStack() as stack:
         dirs = [Path(stack.enter_context(directory())) for _ in range(3)]
         empty, *filled = dirs
         with Server(empty):
             pass  # The start creates the database.
-        for dir, size in zip(filled, (FEW, MANY)):
+        for dir, size in zip(filled, sizes):
             fill(dir, *size)
         print(f"{os.cpu_count()} processors.\n")
-        few, many = (f"{keys:,} keys, {events:,} events" for keys, events in (FEW, MANY))
+        few, many = (f"{keys:,} keys, {events:,} events" for keys, events in sizes)
         print(f"| µs | {few} | {many} | ratio | CPU time: few | many | ratio |")
         print("| --- |" + " ---: |" * 6)
         with ExitStack() as servers:
-            sides = [Side(servers.enter_context(Server(dir)), *size) for dir, size in zip(filled, (FEW, MANY))]
-            for kind in sides[0].calls:
-                compare(kind, sides)
+            sides = [Side(servers.enter_context(Server(dir)), *size) for dir, size in zip(filled, sizes)]
+            kinds = [kind for kind in sides[0].calls if kind.startswith(options.only or "")]
+            ratios = {kind: compare(kind, sides) for kind in kinds}
+        slower = [kind for kind, ratio in ratios.items() if ratio > MAX_RATIO]
+        print(f"\nMore than {MAX_RATIO} times as long with more keys: {'; '.join(slower) or 'none'}.")
+        if options.only:
+            return
 
         times = [[start(dir) for dir in dirs] for _ in range(STARTS)]
         medians = [statistics.median(column) for column in zip(*times)]
@@ -187,7 +229,7 @@ def main():
 
         print(f"\n| resident, MiB | {few} | {many} |")
         print("| --- | ---: | ---: |")
-        rows = zip(*(memory(dir, keys) for dir, (keys, _) in zip(filled, (FEW, MANY))))
+        rows = zip(*(memory(dir, keys) for dir, (keys, _) in zip(filled, sizes)))
         for name, row in zip(("idle", "peak while each key is verified"), rows):
             print(f"| {name} | {' | '.join(f'{figure:.0f}' for figure in row)} |")
 
