@@ -83,7 +83,7 @@ enum Source {
 }
 
 /// Fetches a page of the rows of `list` that match the query, which has words. `seq` is the qualified name of the column
-/// `seq`.
+/// `seq`. Changes that this transaction has made are found, too.
 pub(super) fn fetch_page<T: Searchable>(
     tx: &Tx<'_>,
     list: impl Fn(Lookup) -> ListQuery,
@@ -92,6 +92,7 @@ pub(super) fn fetch_page<T: Searchable>(
     search: &Search<'_>,
     map: impl FnMut(&Row<'_>) -> engine::Result<T>,
 ) -> Result<Rows<T>> {
+    words::store_changes(tx)?;
     let source = find_source::<T>(tx, search)?;
     let lookup = if matches!(source, Source::List) { Lookup::ByConditions } else { Lookup::BySeq };
     let matches = |row: &T| row.words().match_query(search.query);
@@ -107,6 +108,7 @@ pub(super) fn fetch_page_of_words<T>(
     (tenant, kind, words): (i64, i64, Vec<String>),
     map: impl FnMut(&Row<'_>) -> engine::Result<T>,
 ) -> Result<Rows<T>> {
+    words::store_changes(tx)?;
     let source = Source::Words { tenant, kind, words };
     fetch_checked(tx, &list(Lookup::BySeq), seq, page, &source, map, |_| true)
 }

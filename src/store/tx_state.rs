@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use super::word_changes::WordChanges;
+use super::word_changes::{SavedChanges, WordChanges};
 use crate::domain::audit::ChainHash;
 use crate::domain::invalidation::Invalidation;
 use crate::domain::settings::StoredSettings;
@@ -29,7 +29,7 @@ pub(super) struct TxState {
     /// The settings; `None` until [`super::settings`] has read them.
     pub(super) settings: RefCell<Option<Arc<StoredSettings>>>,
     pub(super) invalidations: RefCell<Vec<Invalidation>>,
-    /// Changes of the table `words` that are not stored yet.
+    /// Changes of the table `words`, which are stored before the commit or a search.
     pub(super) word_changes: RefCell<WordChanges>,
     pub(super) has_written: Cell<bool>,
     pub(super) reserve_access: Cell<ReserveAccess>,
@@ -41,7 +41,7 @@ pub(super) struct TxState {
 pub(super) struct SavedState {
     chain_head: Option<(i64, ChainHash)>,
     invalidations: usize,
-    word_changes: usize,
+    word_changes: SavedChanges,
     has_written: bool,
     reserve_access: ReserveAccess,
 }
@@ -56,7 +56,7 @@ impl TxState {
         SavedState {
             chain_head: self.chain_head.get(),
             invalidations: self.invalidations.borrow().len(),
-            word_changes: self.word_changes.borrow().len(),
+            word_changes: self.word_changes.borrow().save(),
             has_written: self.has_written.get(),
             reserve_access: self.reserve_access.get(),
         }
@@ -66,7 +66,7 @@ impl TxState {
         self.chain_head.set(saved.chain_head);
         self.settings.take();
         self.invalidations.borrow_mut().truncate(saved.invalidations);
-        self.word_changes.borrow_mut().truncate(saved.word_changes);
+        self.word_changes.borrow_mut().restore(saved.word_changes);
         self.has_written.set(saved.has_written);
         self.reserve_access.set(saved.reserve_access);
     }

@@ -45,7 +45,18 @@ enum Change {
 
 /// Changes in the order in which they were made.
 #[derive(Default)]
-pub(super) struct WordChanges(Vec<Change>);
+pub(super) struct WordChanges {
+    changes: Vec<Change>,
+    /// How many of them, from the first, the transaction has stored.
+    stored: usize,
+}
+
+/// How many changes there were at a savepoint, and how many of them were stored.
+#[derive(Clone, Copy)]
+pub(super) struct SavedChanges {
+    made: usize,
+    stored: usize,
+}
 
 /// A change of a block.
 #[derive(Debug, PartialEq, Eq)]
@@ -69,35 +80,46 @@ pub(super) struct CombinedChanges<'c> {
 }
 
 impl WordChanges {
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
+    pub(super) fn save(&self) -> SavedChanges {
+        SavedChanges { made: self.changes.len(), stored: self.stored }
     }
 
-    /// Forgets all changes but the first `len`.
-    pub(super) fn truncate(&mut self, len: usize) {
-        self.0.truncate(len);
+    /// Forgets what was made and what was stored since the savepoint, which is rolled back.
+    pub(super) fn restore(&mut self, saved: SavedChanges) {
+        self.changes.truncate(saved.made);
+        self.stored = saved.stored;
+    }
+
+    /// True if no changes are left to store.
+    pub(super) fn are_stored(&self) -> bool {
+        self.stored == self.changes.len()
+    }
+
+    /// Records that all changes are stored.
+    pub(super) fn set_stored(&mut self) {
+        self.stored = self.changes.len();
     }
 
     /// Adds words to a row, under each of the tenants.
     pub(super) fn add(&mut self, tenants: Vec<i64>, seq: i64, words: Words) {
-        self.0.push(Change::Words { tenants, seq, words, is_added: true });
+        self.changes.push(Change::Words { tenants, seq, words, is_added: true });
     }
 
     /// Removes words from a row, under each of the tenants.
     pub(super) fn remove(&mut self, tenants: Vec<i64>, seq: i64, words: Words) {
-        self.0.push(Change::Words { tenants, seq, words, is_added: false });
+        self.changes.push(Change::Words { tenants, seq, words, is_added: false });
     }
 
     /// Removes all words of a kind under a tenant.
     pub(super) fn remove_kind(&mut self, tenant: i64, kind: i64) {
-        self.0.push(Change::Kind { tenant, kind });
+        self.changes.push(Change::Kind { tenant, kind });
     }
 
-    /// Combines the changes. Of several changes of the same word of a row, the last one counts.
+    /// Combines the changes that aren't stored. Of several changes of the same word of a row, the last one counts.
     pub(super) fn combine(&self) -> CombinedChanges<'_> {
         let mut combined = CombinedChanges::default();
         let mut entries: Vec<(Entry<'_>, bool)> = Vec::new();
-        for change in &self.0 {
+        for change in self.changes.iter().skip(self.stored) {
             match change {
                 Change::Kind { tenant, kind } => {
                     let (tenant, kind) = (*tenant, *kind);
@@ -193,7 +215,19 @@ mod tests {
         changes.remove(vec![0], 6, words(&["ada"]));
         changes.add(vec![0], 6, words(&["ada"]));
         assert_eq!(blocks(&changes), [(0, "ada", 0, vec![6], vec![5])]);
-        changes.truncate(1);
+    }
+
+    #[test]
+    fn a_savepoint_that_is_rolled_back_takes_its_changes_and_their_storage_with_it() {
+        let mut changes = WordChanges::default();
+        changes.add(vec![0], 5, words(&["ada"]));
+        let saved = changes.save();
+        changes.remove(vec![0], 5, words(&["ada"]));
+        changes.set_stored();
+        assert!(changes.are_stored() && blocks(&changes).is_empty());
+        changes.add(vec![0], 7, words(&["ada"]));
+        assert_eq!(blocks(&changes), [(0, "ada", 0, vec![7], vec![])]);
+        changes.restore(saved);
         assert_eq!(blocks(&changes), [(0, "ada", 0, vec![5], vec![])]);
     }
 

@@ -1,8 +1,11 @@
 //! When changes of the table `words` are stored.
 
 use super::*;
+use crate::domain::id::Kind;
+use crate::domain::page::{Order, Page};
 use crate::domain::patch::Metadata;
-use crate::domain::user::{Status, User};
+use crate::domain::search::SearchQuery;
+use crate::domain::user::{Status, User, UserFilter};
 use crate::store::{check_words, users};
 
 fn user(number: usize) -> User {
@@ -104,4 +107,50 @@ async fn i13_changes_without_words_are_stored_although_those_of_their_group_fail
     let status = db.read(|tx| Ok(users::get(tx, "user_1")?.map(|user| user.status))).await.unwrap();
     assert_eq!(status, Some(Status::Suspended));
     assert_eq!(stored_users(&db).await, ["user_1"]);
+}
+
+/// The ids of the users with this word, the newest first.
+fn search(tx: &Tx<'_>, word: &str) -> Result<Vec<String>> {
+    let q = Some(SearchQuery::parse(word, Kind::User).unwrap());
+    let page = Page { limit: 20, order: Order::Desc, after: None };
+    let found = users::list(tx, &UserFilter { q, ..UserFilter::default() }, &page)?;
+    Ok(found.rows.into_iter().map(|user| user.id).collect())
+}
+
+/// A search stores the words of all mutations before it. What a savepoint takes back is stored again with the group.
+#[tokio::test]
+async fn a_search_finds_what_its_transaction_has_changed() {
+    let (_dir, db, _) = open_new_database().await;
+    let release = block_writer(&db).await;
+    let added = poll_once(db.write(|tx| add(tx, 1))).await;
+    let searched = poll_once(db.write(|tx| {
+        add(tx, 2)?;
+        let part = tx.run_in_savepoint(|tx| {
+            add(tx, 3)?;
+            users::delete(tx, "user_1", Timestamp::from_millis(1))?;
+            assert_eq!(search(tx, "name")?, ["user_3", "user_2"]);
+            Err::<(), _>(Error::internal("on purpose"))
+        })?;
+        assert!(part.is_err());
+        let found = search(tx, "name")?;
+        add(tx, 4)?;
+        users::delete(tx, "user_2", Timestamp::from_millis(1))?;
+        Ok((found, search(tx, "name")?))
+    }))
+    .await;
+    let failed = poll_once(db.write(|tx| {
+        users::delete(tx, "user_1", Timestamp::from_millis(1))?;
+        assert_eq!(search(tx, "name")?, ["user_4"]);
+        Err::<(), _>(Error::internal("on purpose"))
+    }))
+    .await;
+    let last = poll_once(db.write(|tx| add(tx, 5))).await;
+    drop(release);
+    added.await.unwrap();
+    let expected = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    assert_eq!(searched.await.unwrap(), (expected(&["user_2", "user_1"]), expected(&["user_4", "user_1"])));
+    failed.await.unwrap_err();
+    last.await.unwrap();
+    assert_eq!(db.read(|tx| search(tx, "name")).await.unwrap(), ["user_5", "user_4", "user_1"]);
+    assert_eq!(db.read(check_words::find_wrong_words).await.unwrap(), [""; 0]);
 }

@@ -1,6 +1,6 @@
 //! The table `words`, an index for searches. The functions that store, change and delete a row change its words in the same
 //! transaction. The changes are collected in [`TxState`](super::tx_state::TxState), because those of a whole group are
-//! stored faster at once: before the commit.
+//! stored faster at once: before the commit, or before a search in the same transaction.
 
 use super::engine::{ToValue, Value, params};
 use super::tx::Tx;
@@ -105,7 +105,10 @@ pub(super) fn delete_users_of_organization(tx: &Tx<'_>, organization_id: &str) -
 
 /// Stores the collected changes.
 pub(super) fn store_changes(tx: &Tx<'_>) -> Result<()> {
-    let changes = tx.state.word_changes.take();
+    let changes = tx.state.word_changes.borrow();
+    if changes.are_stored() {
+        return Ok(());
+    }
     let CombinedChanges { removed_kinds, blocks } = changes.combine();
     for (tenant, kind) in removed_kinds {
         tx.execute("DELETE FROM words WHERE tenant = ?1 AND kind = ?2", params![tenant, kind])?;
@@ -115,7 +118,10 @@ pub(super) fn store_changes(tx: &Tx<'_>) -> Result<()> {
     for change in &shrinking {
         store_block(tx, change)?;
     }
-    add_rows(tx, &growing)
+    add_rows(tx, &growing)?;
+    drop(changes);
+    tx.state.word_changes.borrow_mut().set_stored();
+    Ok(())
 }
 
 /// Stores a block of which rows are removed.
