@@ -33,10 +33,11 @@ impl Commit {
         if !is_hash {
             return Err(format!("TOLLHOUSE_COMMIT is not the hash of a commit: {hash:?}"));
         }
-        let seconds = seconds.map(|text| {
-            text.parse().map_err(|_| format!("SOURCE_DATE_EPOCH is not a number of seconds: {text:?}"))
+        let date = seconds.map(|text| {
+            let date = text.parse().ok().and_then(date_of);
+            date.ok_or_else(|| format!("SOURCE_DATE_EPOCH is not a number of seconds: {text:?}"))
         });
-        let date = seconds.transpose()?.map(date_of);
+        let date = date.transpose()?;
         Ok(Some(Self { hash: abbreviate(hash), date }))
     }
 
@@ -49,7 +50,7 @@ impl Commit {
         }
         let head = git(root, &["show", "--no-patch", "--format=%H %ct", "HEAD"])?;
         let (hash, seconds) = head.split_once(' ')?;
-        Some(Self { hash: abbreviate(hash), date: Some(date_of(seconds.parse().ok()?)) })
+        Some(Self { hash: abbreviate(hash), date: date_of(seconds.parse().ok()?) })
     }
 }
 
@@ -72,17 +73,8 @@ fn git(root: &Path, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| text.trim_end().to_owned())
 }
 
-/// The day, in UTC, of a time in seconds since 1970. Years begin in March here, so that a leap day is the last day
-/// of its year.
-fn date_of(seconds: i64) -> String {
-    let days_since_march_of_year_0 = seconds.div_euclid(86_400) + 719_468;
-    let era = days_since_march_of_year_0.div_euclid(146_097);
-    let day_of_era = days_since_march_of_year_0.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-    let year = era * 400 + year_of_era + i64::from(month <= 2);
-    format!("{year:04}-{month:02}-{day:02}")
+/// The day, in UTC, of a time in seconds since 1970; `None` if no calendar has it.
+fn date_of(seconds: i64) -> Option<String> {
+    let time = jiff::Timestamp::from_second(seconds).ok()?;
+    Some(time.to_zoned_datetime(jiff::tz::TimeZone::UTC).date().to_string())
 }
