@@ -11,18 +11,31 @@ const DEBOUNCE_MILLISECONDS = 150;
 const MAX_OPTIONS = 8;
 
 /**
- * What can be picked: the list of the API, the scope that it needs, and what an option shows beside the name.
- * Anything that the session can read is found by the search for all kinds.
+ * What can be picked: the usual label, the list of the API, the scope that it needs, and what an option shows
+ * beside the name. Anything that the session can read is found by the search for all kinds.
  */
 const KINDS = {
   organization: {
+    label: 'Organization',
     path: '/organizations',
     scope: 'admin:orgs',
     pattern: /^org_/,
     detail: ({ email }) => email,
   },
-  user: { path: '/users', scope: 'admin:users', pattern: /^user_/, detail: ({ email }) => email },
-  key: { path: '/api-keys', scope: 'admin:keys', pattern: /^key_/, detail: ({ start }) => `${start}…` },
+  user: {
+    label: 'User',
+    path: '/users',
+    scope: 'admin:users',
+    pattern: /^user_/,
+    detail: ({ email }) => email,
+  },
+  key: {
+    label: 'Key',
+    path: '/api-keys',
+    scope: 'admin:keys',
+    pattern: /^key_/,
+    detail: ({ start }) => `${start}…`,
+  },
   any: { pattern: /^(org|user|key|evt)_/ },
 };
 
@@ -222,8 +235,8 @@ function PickerControl({ kind, control, value, placeholder }) {
  * can't search types an ID.
  */
 export function Picker({ session, kind, label, name, value, error, hint }) {
-  const { scope } = KINDS[kind];
-  const field = { label, name, error, hint };
+  const { scope, label: usualLabel } = KINDS[kind];
+  const field = { label: label ?? usualLabel, name, error, hint };
   if (scope && !session.can(scope)) {
     return html`
       <${Field} ...${field} value=${value} placeholder=${`${kind === 'organization' ? 'org' : kind}_…`} />`;

@@ -184,13 +184,7 @@ function AuditFilters({ session, filter, onApply }) {
     />
     <datalist id="actions">${options}</datalist>`;
   const organizationField = html`
-    <${Picker}
-      session=${session}
-      kind="organization"
-      label="Organization"
-      name="org_id"
-      value=${filter.org_id}
-    />`;
+    <${Picker} session=${session} kind="organization" name="org_id" value=${filter.org_id} />`;
   return html`
     <${Filters} onApply=${onApply}>
       <${Select} label="Type" name="access" value=${filter.access} options=${ACCESS} />

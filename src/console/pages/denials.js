@@ -79,19 +79,13 @@ export function Denials({ session }) {
   const noDenials = html`
     <${Empty} title="No denials yet.">Denied verifications appear here with their reasons.<//>`;
   const organizationField = html`
-    <${Picker}
-      session=${session}
-      kind="organization"
-      label="Organization"
-      name="org_id"
-      value=${filter.org_id}
-    />`;
+    <${Picker} session=${session} kind="organization" name="org_id" value=${filter.org_id} />`;
   return html`
     <${Page} title="Denials" lead="Denied verifications, counted per minute, reason, and key or IP address.">
       <${Filters} onApply=${setFilter}>
         <${Select} label="Reason" name="code" value=${filter.code} options=${REASONS} />
         ${session.isPlatform && organizationField}
-        <${Picker} session=${session} kind="key" label="Key" name="key_id" value=${filter.key_id} />
+        <${Picker} session=${session} kind="key" name="key_id" value=${filter.key_id} />
         <${Field} label="IP address" name="ip" value=${filter.ip} placeholder="203.0.113.7" />
         <${TimeRange} filter=${filter} />
       <//>

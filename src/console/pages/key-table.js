@@ -43,13 +43,7 @@ function OwnershipField({ session, error }) {
       <p>A platform key reaches every organization. Create one only for your own services.</p>
     </div>`;
   const organization = html`
-    <${Picker}
-      session=${session}
-      kind="organization"
-      label="Organization"
-      name="organization_id"
-      error=${error}
-    />`;
+    <${Picker} session=${session} kind="organization" name="organization_id" error=${error} />`;
   return html`
     <fieldset class="ownership">
       <legend>Belongs to</legend>

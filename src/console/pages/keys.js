@@ -88,7 +88,6 @@ export function Keys({ session }) {
     <${Picker}
       session=${session}
       kind="organization"
-      label="Organization"
       name="organization_id"
       value=${filter.organization_id}
     />`;

@@ -31,7 +31,6 @@ function AddDialog({ session, path, onClose, onChanged }) {
     <${Picker}
       session=${session}
       kind="user"
-      label="User"
       name="user_id"
       error=${error}
       hint="Search by name or email, or enter an ID. Create new users on the Users page."

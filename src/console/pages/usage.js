@@ -95,13 +95,7 @@ export function Usage({ session }) {
   );
   const { data, grouping } = usage.value ?? {};
   const organizationField = html`
-    <${Picker}
-      session=${session}
-      kind="organization"
-      label="Organization"
-      name="org_id"
-      value=${filter.org_id}
-    />`;
+    <${Picker} session=${session} kind="organization" name="org_id" value=${filter.org_id} />`;
   const empty = html`
     <${Card}>
       <${Empty} title="No requests in this period.">
@@ -121,7 +115,7 @@ export function Usage({ session }) {
         <${Select} label="Interval" name="interval" value=${filter.interval} options=${INTERVALS} />
         <${Select} label="Break down by" name="group_by" value=${filter.group_by} options=${groupings} />
         ${session.isPlatform && organizationField}
-        <${Picker} session=${session} kind="key" label="Key" name="key_id" value=${filter.key_id} />
+        <${Picker} session=${session} kind="key" name="key_id" value=${filter.key_id} />
       <//>
       <${Problem} error=${usage.error} retry=${usage.reload} />
       ${!data && !usage.error && html`<${Loading} />`}
